@@ -1,0 +1,24 @@
+"""Reinforcement-learning training that survives its machine.
+
+`unbroken.train(...)` does what the command `unbroken train` does; `unbroken.sb3` has the drop-ins for one's own script.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unbroken.run import Outcome as Outcome
+    from unbroken.run import train as train
+
+__all__ = ["Outcome", "__version__", "train"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # loaded on first use: `import unbroken` and `unbroken --help` stay instant
+    if name in ("train", "Outcome"):
+        from unbroken import run
+
+        return getattr(run, name)
+    raise AttributeError(f"module 'unbroken' has no attribute {name!r}")

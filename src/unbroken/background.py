@@ -1,0 +1,42 @@
+"""One background thread with room for one job: saves are written while training goes on.
+
+When the room is taken, `submit` waits: the newest checkpoint on disk is never more than one behind.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+
+class BackgroundWriter:
+    """Runs jobs one after another in a daemon thread. Jobs handle their own errors; one that does not is re-raised by `drain`."""
+
+    def __init__(self) -> None:
+        self._idle = threading.Event()
+        self._idle.set()
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Wait until the job before is done, then start this one."""
+        self.drain()
+        self._idle.clear()
+        self._thread = threading.Thread(target=self._run, args=(job,), name="unbroken-writer", daemon=True)
+        self._thread.start()
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Wait until no job is running; returns whether that came about within `timeout` seconds."""
+        finished = self._idle.wait(timeout)
+        if finished and self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        return finished
+
+    def _run(self, job: Callable[[], None]) -> None:
+        try:
+            job()
+        except BaseException as error:  # noqa: BLE001 - carried to the training thread, which raises it
+            self._error = error
+        finally:
+            self._idle.set()

@@ -1,0 +1,123 @@
+"""Compare two whole training states bit for bit, and name what differs.
+
+Fields that measure the wall clock can never agree; they are left out by the names in `WALL_CLOCK`, and nothing else is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+WALL_CLOCK = frozenset({"time/fps", "time/time_elapsed", "t", "t_start", "elapsed", "start_time", "episode_times"})
+_SHOWN = 40
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Digests of two states and the leaves in which they differ, as (name, first, second)."""
+
+    first_digest: str
+    second_digest: str
+    differences: tuple[tuple[str, str, str], ...]
+    leaves: int
+
+    @property
+    def identical(self) -> bool:
+        """Whether every compared bit is the same."""
+        return not self.differences
+
+    def plain(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        rows = [{"name": name, "first": first, "second": second} for name, first, second in self.differences]
+        return {
+            "identical": self.identical,
+            "first_digest": self.first_digest,
+            "second_digest": self.second_digest,
+            "compared": self.leaves,
+            "left_out": sorted(WALL_CLOCK),
+            "differences": rows,
+        }
+
+    def text(self) -> str:
+        """Lines for people."""
+        head = f"identical: {'yes' if self.identical else 'no'} ({self.leaves:,} values and arrays compared)"
+        lines = [head, f"  first  {self.first_digest}", f"  second {self.second_digest}"]
+        lines += [f"  {name}: {first} | {second}" for name, first, second in self.differences[:_SHOWN]]
+        if len(self.differences) > _SHOWN:
+            lines.append(f"  and {len(self.differences) - _SHOWN:,} more")
+        return "\n".join(lines)
+
+
+def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """All values and arrays of a description or a nest of containers, by path, without wall-clock fields."""
+    if isinstance(value, Mapping) and value.get("t") in ("dict",) and "v" in value:
+        for key, item in value["v"]:
+            label = str(key)
+            if label not in WALL_CLOCK:
+                yield from leaves(item, f"{name}[{label}]")
+        return
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if str(key) not in WALL_CLOCK and key != "i":
+                # "v" and "t" are the description's own words, not the user's
+                yield from leaves(item, name if key == "v" else f"{name}.{key}".lstrip("."))
+        return
+    if isinstance(value, list | tuple):
+        for k, item in enumerate(value):
+            yield from leaves(item, f"{name}[{k}]")
+        return
+    yield name, value
+
+
+def leaf_bytes(value: Any) -> bytes:
+    """The bits of one leaf, with its type and shape."""
+    if hasattr(value, "detach"):
+        import torch
+
+        cpu = value.detach().cpu().contiguous()
+        return f"{cpu.dtype}{tuple(cpu.shape)}".encode() + cpu.reshape(-1).view(torch.uint8).numpy().tobytes()
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype.str}{value.shape}".encode() + np.ascontiguousarray(value).tobytes()
+    if isinstance(value, float):
+        return b"float" + np.float64(value).tobytes()
+    return f"{type(value).__name__}:{value!r}".encode()
+
+
+def compare_states(first: Any, second: Any) -> Comparison:
+    """Compare two nests of descriptions, tensors and plain values."""
+    one, two = dict(leaves(first)), dict(leaves(second))
+    differences = []
+    for name in dict.fromkeys([*one, *two]):
+        if name not in one or name not in two:
+            differences.append((name, _short(one.get(name, "absent")), _short(two.get(name, "absent"))))
+        elif leaf_bytes(one[name]) != leaf_bytes(two[name]):
+            differences.append((name, *_difference(one[name], two[name])))
+    return Comparison(digest(one), digest(two), tuple(differences), len(one))
+
+
+def digest(flat: Mapping[str, Any]) -> str:
+    """One hash over all leaves by name."""
+    total = hashlib.blake2b(digest_size=16)
+    for name in sorted(flat):
+        total.update(name.encode())
+        total.update(leaf_bytes(flat[name]))
+    return total.hexdigest()
+
+
+def _difference(first: Any, second: Any) -> tuple[str, str]:
+    one, two = (np.asarray(v.detach().cpu().float() if hasattr(v, "detach") else v) for v in (first, second))
+    if one.shape == two.shape and one.size > 1:
+        unequal = np.flatnonzero(np.atleast_1d(one != two).reshape(-1))
+        place = int(unequal[0]) if unequal.size else 0
+        note = f" at {place}, {unequal.size:,} of {one.size:,} differ"
+        return f"{one.reshape(-1)[place]!r}", f"{two.reshape(-1)[place]!r}{note}"
+    return _short(first), _short(second)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,229 @@
+"""Capture and restore one Gymnasium environment with all its wrappers, in the middle of an episode.
+
+The base environment is captured by the first of these that works for it: its own `get_state`/`set_state`; its attributes;
+replay of the actions since its last reset, from the state its generators had before that reset. Wrappers are always
+captured by their attributes. `selftest` proves the choice; this module makes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import time
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+
+from unbroken.capture.filling import Filler
+from unbroken.capture.objects import Describer, class_name
+from unbroken.capture.rng import capture_generators, restore_generators
+from unbroken.errors import CaptureError
+
+Strategy = Literal["auto", "protocol", "attributes", "replay"]
+REPLAY_LIMIT = 100_000
+
+
+def layers(env: gymnasium.Env[Any, Any]) -> Iterator[gymnasium.Env[Any, Any]]:
+    """The wrappers from the outside in, then the base environment."""
+    while isinstance(env, gymnasium.Wrapper):
+        yield env
+        env = env.env
+    yield env
+
+
+def has_protocol(env: gymnasium.Env[Any, Any]) -> bool:
+    """Whether the base environment offers `get_state()` and `set_state(state)`; MuJoCo's lone `set_state` is not that."""
+    return callable(getattr(env, "get_state", None)) and callable(getattr(env, "set_state", None))
+
+
+class ActionRecorder(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Sits directly on the base environment and remembers what leads to its present state: the last reset and the actions since.
+
+    Beyond `limit` actions it stops recording, and `history` is None until the next reset.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], limit: int) -> None:
+        super().__init__(env)
+        self.limit = limit
+        self.history: dict[str, Any] | None = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reset the environment and begin a new history."""
+        generators = _own_generators(self.env)
+        self.history = {"generators": generators, "seed": seed, "options": options, "actions": []}
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step the environment and remember the action."""
+        if self.history is not None:
+            self.history["actions"].append(np.array(action) if isinstance(action, np.ndarray) else action)
+            if len(self.history["actions"]) > self.limit:
+                self.history = None
+        return self.env.step(action)
+
+    def replay(self, history: dict[str, Any]) -> None:
+        """Bring the environment to the state that the history leads to."""
+        _restore_own_generators(self.env, history["generators"])
+        self.env.reset(seed=history["seed"], options=history["options"])
+        for action in history["actions"]:
+            self.env.step(action)
+        self.history = history
+
+
+def _own_generators(env: Any) -> dict[str, Any]:
+    describer = Describer()
+    return {n: describer.describe(vars(env).get(n)) for n in ("_np_random", "_np_random_seed", "action_space", "observation_space")}
+
+
+def _restore_own_generators(env: Any, described: dict[str, Any]) -> None:
+    present = {name: value for name, value in described.items() if value is not None or name.startswith("_")}
+    Filler().fill_attributes(env, present)
+
+
+class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Outermost wrapper that makes an environment capturable; it changes nothing that the agent sees.
+
+    `strategy` "auto" takes the protocol where there is one, attributes where all of them can be described after the first
+    reset, and replay otherwise. A replay of more than `replay_limit` actions is refused. Not thread safe.
+    """
+
+    def __init__(
+        self, env: gymnasium.Env[Any, Any], strategy: Strategy = "auto", replay_limit: int = REPLAY_LIMIT
+    ) -> None:
+        super().__init__(env)
+        self.strategy: Strategy = strategy
+        self.opaque: list[str] = []
+        self._recorder: ActionRecorder | None = None
+        if strategy == "auto" and has_protocol(self.unwrapped):
+            self.strategy = "protocol"
+        if self.strategy in ("auto", "replay"):
+            self._recorder = self._insert_recorder(replay_limit)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reset the environment; at the first reset the strategy is settled."""
+        result = self.env.reset(seed=seed, options=options)
+        if self.strategy == "auto":
+            self._settle()
+        return result
+
+    def capture_state(self) -> dict[str, Any]:
+        """Description of every layer, and of the generators of this process if it is a worker's.
+
+        Raises CaptureError when the base environment has been replayed beyond its limit.
+        """
+        describer = Describer(known=self._known())
+        wrappers = [_describe_layer(describer, layer) for layer in self._wrappers()]
+        state = {"strategy": self.strategy, "wrappers": wrappers, "base": self._capture_base(describer)}
+        self.opaque = list(describer.opaque)
+        if multiprocessing.parent_process() is not None:
+            state["process"] = capture_generators()
+        return state
+
+    def restore_state(self, state: dict[str, Any]) -> list[str]:
+        """Bring every layer into the described state; returns what did not fit."""
+        filler = Filler(known=self._known())
+        self._restore_base(filler, state["strategy"], state["base"])
+        wrappers = list(self._wrappers())
+        if [class_name(layer) for layer in wrappers] != [entry["class"] for entry in state["wrappers"]]:
+            raise CaptureError("the environment's wrappers are not those of the checkpoint")
+        for layer, entry in zip(wrappers, state["wrappers"], strict=True):
+            _restore_layer(filler, layer, entry)
+        if "process" in state and multiprocessing.parent_process() is not None:
+            restore_generators(state["process"])
+        return filler.problems
+
+    def coverage(self) -> dict[str, Any]:
+        """How this environment is captured: {"strategy": …, "not_captured": [...]}."""
+        return {"strategy": self.strategy, "not_captured": list(self.opaque)}
+
+    def _wrappers(self) -> Iterator[gymnasium.Env[Any, Any]]:
+        """The layers between this one and the base, without the recorder."""
+        for layer in list(layers(self.env))[:-1]:
+            if not isinstance(layer, ActionRecorder):
+                yield layer
+
+    def _known(self) -> dict[str, Any]:
+        return {f"layer {k}": layer for k, layer in enumerate([*self._wrappers(), self.unwrapped])}
+
+    def _capture_base(self, describer: Describer) -> Any:
+        if self.strategy == "replay":
+            return self._captured_history(describer)
+        if self.strategy == "protocol":
+            base: Any = self.unwrapped
+            return {"state": describer.describe(base.get_state(), "get_state()"), "generators": _own_generators(base)}
+        return describer.attributes(self.unwrapped, class_name(self.unwrapped), skip=frozenset({"spec"}))
+
+    def _captured_history(self, describer: Describer) -> Any:
+        assert self._recorder is not None
+        if self._recorder.history is None:
+            raise CaptureError(
+                f"the environment can only be captured by replay, and this episode is longer than the "
+                f"{self._recorder.limit:,} steps that a replay may cost; give it get_state/set_state"
+            )
+        history = dict(self._recorder.history)
+        actions = history["actions"]
+        stackable = bool(actions) and all(isinstance(a, np.ndarray | np.generic) for a in actions)
+        history["actions"] = np.stack(actions) if stackable else describer.describe(list(actions))
+        history["options"] = describer.describe(history["options"])
+        return history
+
+    def _restore_base(self, filler: Filler, strategy: str, described: Any) -> None:
+        if strategy == "replay":
+            self.strategy = "replay"
+            self._recorder = self._recorder or self._insert_recorder(REPLAY_LIMIT)
+            actions = described["actions"]
+            listed = [a.copy() if a.ndim else a[()] for a in actions] if isinstance(actions, np.ndarray) else filler.build(actions)
+            self._recorder.replay({**described, "actions": listed, "options": filler.build(described["options"])})
+            return
+        self._settle_on(strategy)
+        if strategy == "protocol":
+            base: Any = self.unwrapped
+            base.set_state(filler.build(described["state"]))
+            _restore_own_generators(base, described["generators"])
+        else:
+            filler.fill_attributes(self.unwrapped, described, class_name(self.unwrapped))
+
+    def _insert_recorder(self, limit: int) -> ActionRecorder:
+        above: Any = list(layers(self))[-2]
+        above.env = ActionRecorder(self.unwrapped, limit)
+        recorder: ActionRecorder = above.env
+        return recorder
+
+    def _settle(self) -> None:
+        describer = Describer(known=self._known())
+        described = describer.attributes(self.unwrapped, class_name(self.unwrapped), skip=frozenset({"spec"}))
+        del described
+        self._settle_on("replay" if describer.opaque else "attributes")
+
+    def _settle_on(self, strategy: Any) -> None:
+        self.strategy = strategy
+        if strategy != "replay" and self._recorder is not None:
+            above: Any = next(layer for layer in layers(self) if getattr(layer, "env", None) is self._recorder)
+            above.env = self._recorder.env
+            self._recorder = None
+
+
+_LAYER_SKIP = frozenset({"env", "spec", "_cached_spec", "render_history", "_metadata", "file_handler", "logger", "results_writer"})
+
+
+def _describe_layer(describer: Describer, layer: Any) -> dict[str, Any]:
+    entry = {"class": class_name(layer), "attributes": describer.attributes(layer, type(layer).__name__, _LAYER_SKIP)}
+    if isinstance(getattr(layer, "t_start", None), float):
+        # Monitor measures episodes from a wall-clock start; only the time that has passed means anything elsewhere
+        entry["elapsed"] = max(0.0, time.time() - layer.t_start)
+    return entry
+
+
+def _restore_layer(filler: Filler, layer: Any, entry: dict[str, Any]) -> None:
+    filler.fill_attributes(layer, entry["attributes"], type(layer).__name__)
+    if "elapsed" in entry:
+        layer.t_start = time.time() - entry["elapsed"]
+
+
+def find_capture_wrapper(env: gymnasium.Env[Any, Any]) -> CaptureWrapper | None:
+    """The CaptureWrapper in an environment's layers, or None."""
+    with contextlib.suppress(StopIteration):
+        return next(layer for layer in layers(env) if isinstance(layer, CaptureWrapper))
+    return None

@@ -1,0 +1,276 @@
+"""Describe a graph of Python objects as plain data, and fill a like-built graph with it.
+
+Restoring builds no object of a class that a file names: objects exist already, built from the configuration, and are
+filled in place; numbers, strings, containers, arrays, tensors and generators are the only things made anew.
+Describing copies, so a description is a snapshot that later training cannot change. Shared references and cycles are kept.
+What has no plain form is listed in `Describer.opaque` or `Filler.problems`, never passed over.
+"""
+
+from __future__ import annotations
+
+import base64
+import collections
+import enum
+import functools
+import logging
+import math
+import pathlib
+import random
+import re
+import sys
+import threading
+import types
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+Description = Any
+Special = Callable[[Any], "Description | None"]
+
+_CODE = (
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.MethodType,
+    types.ModuleType,
+    types.MethodWrapperType,
+    types.MethodDescriptorType,
+    types.WrapperDescriptorType,
+    type,
+    types.GenericAlias,
+    np.ufunc,
+    np.dtype,
+    functools.partial,
+)
+_INERT_MODULES = ("pygame", "torch.utils.tensorboard", "tqdm", "rich", "matplotlib")
+_INERT_TYPES = (logging.Logger, type(threading.Lock()), type(threading.RLock()), threading.Event, re.Pattern)
+_BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
+
+
+def code_name(value: Any) -> str:
+    """`module:qualified.name` of a function, class, method or module, as far as it has one."""
+    module = getattr(value, "__module__", None) or ""
+    return f"{module}:{getattr(value, '__qualname__', getattr(value, '__name__', type(value).__name__))}"
+
+
+def class_name(value: Any) -> str:
+    """`module:qualified.name` of the value's class."""
+    return code_name(type(value))
+
+
+def is_pure_python(cls: type) -> bool:
+    """Whether instances keep all their state in `__dict__` and `__slots__`, none of it inside a C extension."""
+    new = cls.__new__
+    return new is object.__new__ or isinstance(new, types.FunctionType)
+
+
+def attributes_of(value: Any) -> dict[str, Any]:
+    """All instance attributes, those in `__slots__` included."""
+    found = dict(getattr(value, "__dict__", {}))
+    for cls in type(value).__mro__:
+        slots = cls.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if name not in ("__dict__", "__weakref__") and hasattr(value, name):
+                found[name] = getattr(value, name)
+    return found
+
+
+def is_space(value: Any) -> bool:
+    """Whether the value is a Gymnasium space, without importing Gymnasium."""
+    gymnasium = sys.modules.get("gymnasium")
+    return gymnasium is not None and isinstance(value, gymnasium.Space)
+
+
+def subspaces(space: Any) -> list[Any]:
+    """The spaces inside a composite space, in a fixed order."""
+    inner = getattr(space, "spaces", None)
+    if isinstance(inner, Mapping):
+        return list(inner.values())
+    if inner is not None:
+        return list(inner)
+    return [getattr(space, n) for n in ("feature_space", "node_space", "edge_space") if getattr(space, n, None) is not None]
+
+
+class Describer:
+    """Turns values into descriptions. One instance per graph: shared references are kept within it.
+
+    `known` maps objects to names: they are referred to and not entered. `special` may describe a value itself.
+    """
+
+    def __init__(self, known: Mapping[str, Any] | None = None, special: Special | None = None) -> None:
+        self.opaque: list[str] = []
+        self._known = {id(value): name for name, value in (known or {}).items()}
+        self._special = special
+        self._memo: dict[int, int] = {}
+        self._alive: list[Any] = []
+
+    def describe(self, value: Any, path: str = "") -> Description:
+        """The description of a value; what cannot be described is listed in `opaque` under its path."""
+        kind = type(value)
+        if value is None or kind in (bool, int, str):
+            return value
+        if kind is float:
+            return value if math.isfinite(value) else {"t": "float", "v": repr(value)}
+        if id(value) in self._known:
+            return {"t": "known", "v": self._known[id(value)]}
+        if id(value) in self._memo:
+            return {"t": "ref", "i": self._memo[id(value)]}
+        if self._special is not None and (described := self._special(value)) is not None:
+            return {"t": "special", "v": described}
+        return self._describe_compound(value, path)
+
+    def attributes(self, value: Any, path: str = "", skip: frozenset[str] = frozenset()) -> Description:
+        """Descriptions of an object's attributes by name, without those in `skip`."""
+        self._remember(value)
+        return {n: self.describe(v, f"{path}.{n}") for n, v in attributes_of(value).items() if n not in skip}
+
+    def _remember(self, value: Any) -> int:
+        number = len(self._alive)
+        self._memo[id(value)] = number
+        self._alive.append(value)
+        return number
+
+    def _describe_compound(self, value: Any, path: str) -> Description:
+        if isinstance(value, np.ndarray):
+            return self._describe_array(value, path)
+        if isinstance(value, dict):
+            return self._describe_mapping(value, path)
+        if isinstance(value, list | tuple | collections.deque | set | frozenset):
+            return self._describe_sequence(value, path)
+        if isinstance(value, np.generic):
+            return {"t": "scalar", "v": np.asarray(value)}
+        simple = self._describe_simple(value)
+        if simple is not None:
+            return simple
+        generator = self._describe_generator(value)
+        if generator is not None:
+            return generator
+        torch_value = self._describe_torch(value, path)
+        return torch_value if torch_value is not None else self._describe_object(value, path)
+
+    def _describe_array(self, value: np.ndarray, path: str) -> Description:
+        if value.dtype.hasobject or value.dtype.names:
+            number = self._remember(value)
+            items = [self.describe(item, f"{path}[{k}]") for k, item in enumerate(value.reshape(-1).tolist())]
+            if value.dtype.names:
+                return self._give_up(value, path)
+            return {"t": "objects", "i": number, "s": list(value.shape), "v": items}
+        return {"t": "array", "i": self._remember(value), "v": value.copy(order="C")}
+
+    def _describe_mapping(self, value: dict[Any, Any], path: str) -> Description:
+        if type(value) not in (dict, collections.OrderedDict, collections.defaultdict, collections.Counter):
+            return self._give_up(value, path)
+        number = self._remember(value)
+        pairs = [[self.describe(k, path), self.describe(v, f"{path}[{k!r}]")] for k, v in value.items()]
+        return {"t": "dict", "c": type(value).__name__, "i": number, "v": pairs}
+
+    def _describe_sequence(self, value: Any, path: str) -> Description:
+        number = self._remember(value)
+        name = type(value).__name__
+        if type(value) is list and value and all(type(item) is float for item in value):
+            return {"t": "floats", "i": number, "v": np.asarray(value, dtype=np.float64)}
+        items = [self.describe(item, f"{path}[{k}]") for k, item in enumerate(value)]
+        if isinstance(value, tuple):
+            if type(value) is not tuple and not hasattr(value, "_fields"):
+                return self._give_up(value, path)
+            return {"t": "tuple", "c": name, "i": number, "v": items}
+        if type(value) not in (list, set, frozenset, collections.deque):
+            return self._give_up(value, path)
+        extra = {"maxlen": value.maxlen} if isinstance(value, collections.deque) else {}
+        return {"t": "sequence", "c": name, "i": number, "v": items, **extra}
+
+    def _describe_simple(self, value: Any) -> Description | None:
+        if isinstance(value, bytes | bytearray):
+            return {"t": "bytes", "c": type(value).__name__, "v": base64.b64encode(value).decode()}
+        if isinstance(value, complex):
+            return {"t": "complex", "v": [repr(value.real), repr(value.imag)]}
+        if isinstance(value, float):
+            return {"t": "float", "v": repr(float(value))}
+        if isinstance(value, enum.Enum):
+            return {"t": "enum", "c": class_name(value), "v": value.name}
+        if isinstance(value, int | str):
+            return type(value).__mro__[-2](value)
+        if isinstance(value, pathlib.PurePath):
+            return {"t": "path", "v": str(value)}
+        if isinstance(value, range | slice):
+            return {"t": type(value).__name__, "v": [value.start, value.stop, value.step]}
+        if isinstance(value, _CODE):
+            return {"t": "code", "v": code_name(value)}
+        if isinstance(value, _INERT_TYPES) or type(value).__module__.startswith(_INERT_MODULES):
+            return {"t": "inert", "v": class_name(value)}
+        return None
+
+    def _describe_generator(self, value: Any) -> Description | None:
+        if isinstance(value, np.random.Generator):
+            state = self.describe(value.bit_generator.state)
+            return {"t": "generator", "i": self._remember(value), "v": state}
+        if isinstance(value, np.random.RandomState):
+            state = self.describe(value.get_state(legacy=False))
+            return {"t": "random_state", "i": self._remember(value), "v": state}
+        if isinstance(value, random.Random):
+            version, internal, gauss = value.getstate()
+            words = np.asarray(internal, dtype=np.uint64)
+            return {"t": "python_random", "i": self._remember(value), "v": [version, words, self.describe(gauss)]}
+        if is_space(value):
+            inner = [self.describe(space) for space in subspaces(value)]
+            own = None if value._np_random is None else self.describe(value._np_random)
+            return {"t": "space", "i": self._remember(value), "v": own, "inner": inner}
+        return None
+
+    def _describe_torch(self, value: Any, path: str) -> Description | None:
+        torch = sys.modules.get("torch")
+        if torch is None:
+            return None
+        if isinstance(value, torch.Tensor):
+            return {"t": "tensor", "i": self._remember(value), **tensor_data(value)}
+        if isinstance(value, torch.Generator):
+            return {"t": "torch_generator", "v": value.get_state().numpy().copy()}
+        if isinstance(value, torch.nn.Module):
+            number = self._remember(value)
+            return {"t": "module", "i": number, "training": value.training, "v": self.describe(dict(value.state_dict()), path)}
+        if isinstance(value, torch.optim.Optimizer):
+            return {"t": "optimizer", "i": self._remember(value), "v": self.describe(value.state_dict(), path)}
+        if isinstance(value, torch.device | torch.dtype):
+            return {"t": "inert", "v": class_name(value)}
+        return None
+
+    def _describe_object(self, value: Any, path: str) -> Description:
+        if class_name(value) == "gymnasium.envs.registration:EnvSpec":
+            return {"t": "inert", "v": class_name(value)}
+        if not is_pure_python(type(value)) or not (hasattr(value, "__dict__") or attributes_of(value)):
+            return self._give_up(value, path)
+        number = self._remember(value)
+        fields = {n: self.describe(v, f"{path}.{n}") for n, v in attributes_of(value).items()}
+        return {"t": "object", "i": number, "c": class_name(value), "v": fields}
+
+    def _give_up(self, value: Any, path: str) -> Description:
+        self.opaque.append(f"{path.lstrip('.') or '(itself)'}: {class_name(value).replace(':', '.')}")
+        return {"t": "opaque", "v": class_name(value)}
+
+
+def tensor_data(value: Any) -> dict[str, Any]:
+    """Bytes and type of a torch tensor as a copied numpy array; types that numpy lacks travel as raw bytes."""
+    import torch
+
+    name = str(value.dtype).removeprefix("torch.")
+    cpu = value.detach().to("cpu", copy=True).contiguous()
+    raw = cpu.view(torch.uint8).numpy() if name in ("bfloat16", "float8_e4m3fn", "float8_e5m2") else cpu.numpy()
+    return {"d": name, "s": list(cpu.shape), "v": raw}
+
+
+def tensor_from(description: Mapping[str, Any]) -> Any:
+    """A new CPU tensor from `tensor_data`."""
+    import torch
+
+    raw = torch.from_numpy(np.array(description["v"]))
+    dtype = getattr(torch, description["d"])
+    if not isinstance(dtype, torch.dtype):
+        raise TypeError(f"{description['d']} is not a tensor type")
+    return (raw if raw.dtype == dtype else raw.view(dtype)).reshape(description["s"])
+
+
+def new_generator(name: str) -> np.random.Generator:
+    """A numpy generator over one of numpy's own bit generators, by name."""
+    if name not in _BIT_GENERATORS:
+        raise TypeError(f"bit generator {name} is not one of numpy's")
+    return np.random.Generator(getattr(np.random, name)())

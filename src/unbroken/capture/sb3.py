@@ -1,0 +1,382 @@
+"""The whole state of a Stable-Baselines3 or sb3-contrib training at a cut.
+
+Cuts are the top of `learn()`'s loop ("rollout": inside `on_rollout_start`) and the return of `learn()` ("end").
+What the constructor is given belongs to the configuration and is not restored; everything else is state.
+Tensors live once, in the members that plain `X.load()` reads; the rest is a description (see `objects`).
+"""
+
+from __future__ import annotations
+
+import collections
+import copy
+import inspect
+import io
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+import torch
+from stable_baselines3 import __version__ as sb3_version
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.save_util import data_to_json, recursive_getattr
+from stable_baselines3.common.utils import get_system_info
+from stable_baselines3.common.vec_env import VecEnv
+
+from unbroken.capture.filling import Filler
+from unbroken.capture.objects import Describer
+from unbroken.capture.rng import capture_generators, restore_generators
+from unbroken.capture.vector_environments import capture_vector_environment, restore_vector_environment
+from unbroken.errors import IncompatibleRun
+
+Cut = Literal["rollout", "end"]
+
+_MODEL_SKIP = frozenset(
+    {
+        "policy", "env", "_vec_normalize_env", "_logger", "_custom_logger", "replay_buffer", "rollout_buffer", "device",
+        "_unbroken", "start_time", "_total_timesteps", "_num_timesteps_at_start", "n_envs", "policy_class", "lr_schedule", "target_entropy",
+    }
+)  # fmt: skip
+_CALLBACK_SKIP = frozenset({"locals", "globals", "model", "parent", "logger"})
+_EXPLORATION = ("exploration_mat", "exploration_matrices")
+
+
+@dataclass(frozen=True)
+class ModelSnapshot:
+    """A consistent copy of a training at a cut; later training does not change it.
+
+    `tensors` maps names of SB3's own members to state dicts, `state` is a description, `export` what plain SB3 loads.
+    """
+
+    cut: Cut
+    step: int
+    tensors: dict[str, Any]
+    variables: dict[str, Any]
+    state: dict[str, Any]
+    export: dict[str, Any]
+    missing: tuple[str, ...] = field(default=())
+
+    def sb3_members(self) -> list[tuple[str, bytes]]:
+        """The members of an ordinary SB3 zip, serialised. May run in another thread than the training's."""
+        members = [("data", data_to_json(self.export).encode())]
+        members.append(("pytorch_variables.pth", _torch_bytes(self.variables)))
+        members += [(f"{name}.pth", _torch_bytes(state_dict)) for name, state_dict in self.tensors.items()]
+        members.append(("_stable_baselines3_version", sb3_version.encode()))
+        members.append(("system_info.txt", get_system_info(print_info=False)[1].encode()))
+        return members
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """The root callback of a training and the ones inside it that carry no state of the user's."""
+
+    root: BaseCallback | None = None
+    ours: tuple[BaseCallback, ...] = ()
+
+    def names(self) -> dict[str, Any]:
+        """Our own callbacks, to be referred to and not entered."""
+        return {f"keeper {k}": callback for k, callback in enumerate(self.ours)}
+
+
+def capture_model(model: BaseAlgorithm, cut: Cut, callbacks: Callbacks, iteration: int = 0) -> ModelSnapshot:
+    """Snapshot of model, environments, callbacks, logger and generators. Draws no random number that training would notice."""
+    generators = capture_generators()
+    missing: list[str] = []
+    names, variable_names = model._get_torch_save_params()
+    tensors = {name: _copied_state_dict(recursive_getattr(model, name)) for name in names}
+    variables = {name: _cloned(recursive_getattr(model, name)) for name in variable_names or []}
+    state = {
+        "cut": cut,
+        "iteration": iteration,
+        "model": _capture_attributes(model, missing),
+        "exploration": _capture_exploration(model),
+        "rollout_buffer": None,
+        "replay_buffer": _capture_replay(model, missing),
+        "environment": _capture_environment(model.env, missing),
+        "callbacks": _capture_callbacks(model, callbacks, missing),
+        "logger": _capture_logger(model, missing),
+        "generators": generators,
+    }
+    return ModelSnapshot(cut, model.num_timesteps, tensors, variables, state, _exported(model), tuple(missing))
+
+
+def restore_model(
+    model: BaseAlgorithm, state: dict[str, Any], tensors: dict[str, Any], variables: dict[str, Any], callbacks: Callbacks
+) -> list[str]:
+    """Bring a like-built training into the captured state; returns what did not fit.
+
+    For a "rollout" cut, call once before `learn()` and once in the first `on_rollout_start`, which comes after SB3's own
+    noise and buffer resets; for an "end" cut, once before `learn()`. Tensors may be on any device.
+    """
+    problems: list[str] = []
+    _restore_tensors(model, tensors, variables)
+    filler = Filler()
+    filler.fill_attributes(model, state["model"], "model")
+    problems += filler.problems
+    _restore_exploration(model, state["exploration"])
+    _restore_replay(model, state["replay_buffer"], problems)
+    if model.env is not None and state["environment"] is not None:
+        problems += restore_vector_environment(model.env, state["environment"])
+    problems += restore_callbacks(model, callbacks, state["callbacks"])
+    _restore_logger(model, state["logger"], problems)
+    restore_generators(state["generators"])
+    return problems
+
+
+def read_tensors(raw: bytes) -> Any:
+    """A state dict from the bytes of a `.pth` member: tensors and plain values only, never code."""
+    return torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+
+
+def _torch_bytes(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def _cloned(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return type(value)((key, _cloned(item)) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return type(value)(_cloned(item) for item in value)
+    return value
+
+
+def _copied_state_dict(holder: Any) -> Any:
+    return _cloned(getattr(holder, "_orig_mod", holder).state_dict())
+
+
+def configured_names(cls: type) -> frozenset[str]:
+    """Names of all constructor parameters of a class and its bases, without `action_noise`, which has state."""
+    names: set[str] = set()
+    for base in cls.__mro__:
+        if "__init__" in base.__dict__ and base is not object:
+            names |= set(inspect.signature(base.__init__).parameters)  # type: ignore[misc]
+    return frozenset(names - {"action_noise", "self"})
+
+
+def _state_attribute(value: Any) -> bool:
+    """Whether a model attribute may be state: modules and optimizers travel as tensors, callables are configuration."""
+    return not isinstance(value, torch.nn.Module | torch.optim.Optimizer) and (
+        isinstance(value, ActionNoise) or not callable(value)
+    )
+
+
+def _capture_attributes(model: BaseAlgorithm, missing: list[str]) -> dict[str, Any]:
+    _, variable_names = model._get_torch_save_params()
+    skip = configured_names(type(model)) | _MODEL_SKIP | set(variable_names or ())
+    describer = Describer()
+    described = {
+        name: describer.describe(value, name)
+        for name, value in vars(model).items()
+        if name not in skip and _state_attribute(value)
+    }
+    missing += [f"model.{what}" for what in describer.opaque]
+    return described
+
+
+def _capture_exploration(model: BaseAlgorithm) -> dict[str, Any]:
+    describer = Describer()
+    found = {}
+    for owner, distribution in _distributions(model):
+        for name in _EXPLORATION:
+            if hasattr(distribution, name):
+                found[f"{owner}.{name}"] = describer.describe(getattr(distribution, name))
+    return found
+
+
+def _restore_exploration(model: BaseAlgorithm, described: dict[str, Any]) -> None:
+    filler = Filler()
+    for owner, distribution in _distributions(model):
+        for name in _EXPLORATION:
+            if f"{owner}.{name}" in described:
+                live = getattr(distribution, name, None)
+                setattr(distribution, name, filler.build(described[f"{owner}.{name}"], live))
+
+
+def _distributions(model: BaseAlgorithm) -> list[tuple[str, Any]]:
+    owners = {"policy": model.policy, "actor": getattr(model, "actor", None)}
+    return [(name, owner.action_dist) for name, owner in owners.items() if getattr(owner, "action_dist", None) is not None]
+
+
+def used_rows(buffer: Any) -> int:
+    """Rows of a replay buffer that hold data. With `optimize_memory_usage` the row after the last holds an observation."""
+    return int(buffer.buffer_size if buffer.full else min(buffer.pos + 1, buffer.buffer_size))
+
+
+def _row_arrays(buffer: Any) -> dict[str, np.ndarray]:
+    found = {}
+    for name, value in vars(buffer).items():
+        parts = value.items() if isinstance(value, dict) else [("", value)]
+        for key, part in parts:
+            if isinstance(part, np.ndarray) and part.shape[:1] == (buffer.buffer_size,) and not part.dtype.hasobject:
+                found[f"{name}/{key}" if key else name] = part
+    return found
+
+
+def _capture_replay(model: BaseAlgorithm, missing: list[str]) -> dict[str, Any] | None:
+    buffer = getattr(model, "replay_buffer", None)
+    if buffer is None:
+        return None
+    rows = used_rows(buffer)
+    arrays = _row_arrays(buffer)
+    held = {name.partition("/")[0] for name in arrays}
+    describer = Describer(known={"environment": getattr(buffer, "env", None), "device": buffer.device})
+    skip = held | {"env", "observation_space", "action_space", "device", "obs_shape"}
+    fields = {name: describer.describe(value, name) for name, value in vars(buffer).items() if name not in skip}
+    missing += [f"replay_buffer.{what}" for what in describer.opaque]
+    return {"rows": {name: array[:rows].copy() for name, array in arrays.items()}, "fields": fields}
+
+
+def _restore_replay(model: BaseAlgorithm, described: dict[str, Any] | None, problems: list[str]) -> None:
+    buffer = getattr(model, "replay_buffer", None)
+    if described is None or buffer is None:
+        return
+    arrays = _row_arrays(buffer)
+    for name, rows in described["rows"].items():
+        if name not in arrays or arrays[name].shape[1:] != rows.shape[1:] or len(rows) > len(arrays[name]):
+            raise IncompatibleRun(f"replay buffer {name!r} has another shape than in the checkpoint; give buffer_size as it was")
+        arrays[name][: len(rows)] = rows
+    filler = Filler()
+    filler.fill_attributes(buffer, described["fields"], "replay_buffer")
+    problems += filler.problems
+
+
+def _capture_environment(venv: VecEnv | None, missing: list[str]) -> dict[str, Any] | None:
+    if venv is None:
+        return None
+    described, gaps = capture_vector_environment(venv)
+    missing += gaps
+    return described
+
+
+def _callback_tools(model: BaseAlgorithm, callbacks: Callbacks) -> dict[str, Any]:
+    return {"model": model, "training environment": model.env, "logger": getattr(model, "_logger", None), **callbacks.names()}
+
+
+def _capture_callbacks(model: BaseAlgorithm, callbacks: Callbacks, missing: list[str]) -> Any:
+    if callbacks.root is None:
+        return None
+
+    def special(value: Any) -> Any:
+        if isinstance(value, VecEnv):
+            described, gaps = capture_vector_environment(value)
+            missing.extend(f"evaluation environment: {gap}" for gap in gaps)
+            return {"environment": described}
+        if isinstance(value, BaseCallback):
+            return {"callback": describer.attributes(value, type(value).__name__, _CALLBACK_SKIP)}
+        return None
+
+    describer = Describer(known=_callback_tools(model, callbacks), special=special)
+    described = describer.describe(callbacks.root, "callbacks")
+    missing += [f"callback {what}" for what in describer.opaque]
+    return described
+
+
+def restore_callbacks(model: BaseAlgorithm, callbacks: Callbacks, described: Any) -> list[str]:
+    """Bring like-built callbacks into the described state; returns what did not fit."""
+    if callbacks.root is None or described is None:
+        return []
+    problems: list[str] = []
+
+    def special(live: Any, inner: dict[str, Any]) -> Any:
+        if "environment" in inner and isinstance(live, VecEnv):
+            problems.extend(restore_vector_environment(live, inner["environment"]))
+        elif "callback" in inner and isinstance(live, BaseCallback):
+            filler.fill_attributes(live, inner["callback"], type(live).__name__)
+        else:
+            problems.append("the callbacks are not those of the checkpoint")
+        return live
+
+    filler = Filler(known=_callback_tools(model, callbacks), special=special)
+    filler.build(described, callbacks.root, "callbacks")
+    return problems + filler.problems
+
+
+_LOGGER_FIELDS = ("name_to_value", "name_to_count", "name_to_excluded")
+
+
+def _capture_logger(model: BaseAlgorithm, missing: list[str]) -> dict[str, Any] | None:
+    logger = getattr(model, "_logger", None)
+    if logger is None:
+        return None
+    describer = Describer()
+    described = {name: describer.describe(getattr(logger, name), name) for name in _LOGGER_FIELDS}
+    missing += [f"logger.{what}" for what in describer.opaque]
+    return described
+
+
+def _restore_logger(model: BaseAlgorithm, described: dict[str, Any] | None, problems: list[str]) -> None:
+    logger = getattr(model, "_logger", None)
+    if logger is not None and described is not None:
+        filler = Filler()
+        filler.fill_attributes(logger, described, "logger")
+        problems += filler.problems
+
+
+def _restore_tensors(model: BaseAlgorithm, tensors: dict[str, Any], variables: dict[str, Any]) -> None:
+    names, _ = model._get_torch_save_params()
+    if set(names) != set(tensors):
+        raise IncompatibleRun(f"the checkpoint holds {sorted(tensors)} and this algorithm needs {sorted(names)}")
+    for name, state_dict in tensors.items():
+        holder = recursive_getattr(model, name)
+        getattr(holder, "_orig_mod", holder).load_state_dict(state_dict)
+    for name, value in variables.items():
+        if value is not None:
+            recursive_getattr(model, name).data.copy_(value)
+
+
+def _exported(model: BaseAlgorithm) -> dict[str, Any]:
+    """What SB3's own `save` would pickle into `data`, with everything that training changes copied."""
+    names, variable_names = model._get_torch_save_params()
+    exclude = set(model._excluded_save_params()) | {name.split(".")[0] for name in [*names, *(variable_names or [])]}
+    return {name: _detached(value) for name, value in vars(model).items() if name not in exclude}
+
+
+def _detached(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, collections.deque):
+        return copy.copy(value)
+    if isinstance(value, ActionNoise):
+        return copy.deepcopy(value)
+    if isinstance(value, dict | tuple | list):
+        return _cloned(value)
+    return value
+
+
+def export_zip(model: BaseAlgorithm, stream: BinaryIO) -> None:
+    """Write a plain SB3 zip of the model into a stream."""
+    model.save(stream)  # type: ignore[arg-type]
+
+
+def describe_schema(model: BaseAlgorithm) -> dict[str, Any]:
+    """Shapes that must agree between a checkpoint and a run, as readable text."""
+    return {
+        "observation_shape": space_shape(model.observation_space),
+        "action_shape": space_shape(model.action_space),
+        "observation_space": str(model.observation_space),
+        "action_space": str(model.action_space),
+        "policy_architecture": {name: list(value.shape) for name, value in model.policy.state_dict().items()},
+        "algorithm": type(model).__name__,
+    }
+
+
+def mean_episode_reward(model: BaseAlgorithm) -> float | None:
+    """Moving average of training episodes' rewards, None before the first has ended."""
+    episodes = model.ep_info_buffer
+    return float(np.mean([episode["r"] for episode in episodes])) if episodes else None
+
+
+
+def space_shape(space: Any) -> Any:
+    """Shape of a space as plain data; for a composite one its parts by name or in order."""
+    inner = getattr(space, "spaces", None)
+    if isinstance(inner, dict):
+        return {str(key): space_shape(part) for key, part in inner.items()}
+    if inner is not None:
+        return [space_shape(part) for part in inner]
+    return list(space.shape or ())

@@ -1,0 +1,300 @@
+"""Proof at the start of a run that an environment's state can be captured: in other processes, across a reset.
+
+One process brings an environment to the middle of an episode, captures it and goes on, over the end of the episode; a
+second process, with a fresh environment, restores and goes on with the same actions. Every observation, reward and flag
+must be the same bits. The strategies are tried in order; the first that passes is used. Run as a module, it is either of
+the two processes; nothing of the training process is touched.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import random
+import subprocess
+import sys
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from unbroken.capture.environments import CaptureWrapper, Strategy, has_protocol
+from unbroken.capture.rng import capture_generators, restore_generators
+from unbroken.errors import UnbrokenError
+
+STEPS_BEFORE = 40
+STEPS_AFTER = 60
+_MOST_STEPS_AFTER = 400
+_SEED = 90_001
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the self-test found. `strategy` is "auto" where nothing was proved; `reason` says why."""
+
+    strategy: Strategy
+    proved: bool
+    reason: str = ""
+
+    def describe(self) -> str:
+        """One line for the log."""
+        if self.proved:
+            ways = {"protocol": "its own get_state/set_state", "attributes": "its attributes", "replay": "replay since the last reset"}
+            return f"environment state: exact by {ways[self.strategy]} (self-test passed)"
+        return f"environment state: not proved ({self.reason})"
+
+
+class SelfTest:
+    """A self-test running in the background, begun by `start` before heavy imports and collected by `result`."""
+
+    def __init__(self, request: dict[str, Any], timeout_seconds: float = 120.0) -> None:
+        self._timeout = timeout_seconds
+        command = [sys.executable, "-m", "unbroken.capture.selftest", "prove"]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_import_path()
+        )
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request).encode())
+        self._process.stdin.close()
+        self._process.stdin = None
+
+    @classmethod
+    def start(cls, target: str, kwargs: dict[str, Any], replay_limit: int) -> SelfTest:
+        """Begin to test the environment of a target."""
+        return cls({"target": target, "kwargs": kwargs, "replay_limit": replay_limit})
+
+    def result(self) -> Verdict:
+        """Wait for the verdict. A test that crashes or takes too long proves nothing; it raises nothing."""
+        try:
+            out, err = self._process.communicate(timeout=self._timeout)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+            return Verdict("auto", False, f"the self-test took longer than {self._timeout:g} s")
+        try:
+            return Verdict(**json.loads(out.splitlines()[-1]))
+        except (IndexError, ValueError, TypeError):
+            lines = err.decode(errors="replace").strip().splitlines()
+            return Verdict("auto", False, f"the self-test crashed: {lines[-1] if lines else self._process.returncode}")
+
+    def cancel(self) -> None:
+        """Stop the test if it still runs."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
+
+
+def _import_path() -> dict[str, str]:
+    """The environment of this process with its import path, so that the user's modules are found."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in [os.getcwd(), *sys.path] if path)}  # noqa: PTH109
+
+
+def prove_instances(first: Any, second: Any, strategy: Strategy = "auto") -> Verdict:
+    """The same test within this process, over two instances of one environment that nothing else uses."""
+    generators = capture_generators()
+    try:
+        recorded = _record(CaptureWrapper(first, strategy))
+        return _compared(recorded["strategy"], recorded["outcomes"], _continue(CaptureWrapper(second, strategy), recorded))
+    finally:
+        restore_generators(generators)
+
+
+def _record(env: CaptureWrapper) -> dict[str, Any]:
+    """Capture in mid-episode, then go on over a reset; the actions and what came of them."""
+    rng = np.random.default_rng(_SEED)
+    env.action_space.seed(_SEED)
+    env.reset(seed=_SEED)
+    _reach_mid_episode(env, rng)
+    state = _packed([env.capture_state(), capture_generators()])
+    rng = _other_draws(env.strategy, _SEED + 1)
+    actions: list[Any] = []
+    outcomes: list[str] = []
+    resets = 0
+    while len(actions) < _MOST_STEPS_AFTER and (len(actions) < STEPS_AFTER or not resets):
+        action = _legal_action(env)
+        actions.append(_packed(_described(action)))
+        ended = _step(env, action, outcomes, rng)
+        resets += ended
+    if not resets:
+        outcomes.append(_digest(env.reset()[0]))
+    return {"strategy": env.strategy, "state": state, "actions": actions, "outcomes": outcomes, "reset_at_end": not resets}
+
+
+def _reach_mid_episode(env: CaptureWrapper, rng: np.random.Generator) -> None:
+    since_reset = 0
+    for count in range(10 * STEPS_BEFORE):
+        if count >= STEPS_BEFORE and since_reset >= 2:
+            return
+        ended = _step(env, _legal_action(env), [], rng)
+        since_reset = 0 if ended else since_reset + 1
+
+
+def _continue(env: CaptureWrapper, recorded: dict[str, Any]) -> list[str]:
+    outcomes: list[str] = []
+    state, generators = _unpacked(recorded["state"])
+    problems = env.restore_state(state)
+    if problems:
+        return [f"not restored: {problems[0]}"]
+    rng = _other_draws(env.strategy, _SEED + 2)
+    restore_generators(generators)
+    for packed in recorded["actions"]:
+        _step(env, _undescribed(_unpacked(packed)), outcomes, rng)
+    if recorded["reset_at_end"]:
+        outcomes.append(_digest(env.reset()[0]))
+    return outcomes
+
+
+def _other_draws(strategy: str, seed: int) -> np.random.Generator:
+    """How much a learner draws from the global generators between steps.
+
+    Training captures these generators, so an environment may use them; but a replay does not repeat the learner's draws,
+    so there the two processes draw differently, and an environment that depends on them fails.
+    """
+    return np.random.default_rng(seed if strategy == "replay" else _SEED)
+
+
+def _step(env: CaptureWrapper, action: Any, outcomes: list[str], rng: np.random.Generator) -> bool:
+    """One step, with a reset when the episode ends, as a vector environment does it."""
+    draws = int(rng.integers(1, 4))
+    np.random.random(draws)
+    for _ in range(draws):
+        random.random()
+    observation, reward, terminated, truncated, info = env.step(action)
+    outcomes.append(_digest([observation, float(reward), bool(terminated), bool(truncated), _plain_info(info)]))
+    if terminated or truncated:
+        outcomes.append(_digest(env.reset()[0]))
+    return bool(terminated or truncated)
+
+
+def _plain_info(info: dict[str, Any]) -> list[Any]:
+    return [[key, value] for key, value in sorted(info.items()) if isinstance(value, bool | int | float | str | np.ndarray | np.generic)]
+
+
+def _legal_action(env: CaptureWrapper) -> Any:
+    try:
+        masks = env.get_wrapper_attr("action_masks")()
+    except AttributeError:
+        return env.action_space.sample()
+    legal = np.flatnonzero(masks)
+    if not hasattr(env.action_space, "n"):
+        return env.action_space.sample()
+    return legal[int(env.action_space.np_random.integers(len(legal)))]
+
+
+def _digest(value: Any) -> str:
+    import hashlib
+
+    from unbroken.capture.codec import encode
+
+    encoded = encode(_described(value))
+    digest = hashlib.blake2b(encoded.document, digest_size=16)
+    for piece in encoded.block():
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _described(value: Any) -> Any:
+    from unbroken.capture.objects import Describer
+
+    return Describer().describe(value)
+
+
+def _undescribed(description: Any) -> Any:
+    from unbroken.capture.filling import Filler
+
+    return Filler().build(description)
+
+
+def _packed(description: Any) -> list[str]:
+    from unbroken.capture.codec import encode
+
+    encoded = encode(description)
+    return [encoded.document.decode(), base64.b64encode(b"".join(encoded.block())).decode()]
+
+
+def _unpacked(packed: list[str]) -> Any:
+    from unbroken.capture.codec import decode
+
+    return decode(packed[0].encode(), base64.b64decode(packed[1]))
+
+
+def _compared(strategy: Strategy, expected: list[str], found: list[str]) -> Verdict:
+    if expected == found:
+        return Verdict(strategy, True)
+    if found and found[0].startswith("not restored"):
+        return Verdict("auto", False, f"{strategy}: {found[0]}")
+    same = next((k for k, pair in enumerate(zip(expected, found, strict=False)) if pair[0] != pair[1]), min(len(expected), len(found)))
+    return Verdict("auto", False, f"by {strategy}, the restored copy differs from outcome {same + 1} on")
+
+
+def _make(request: dict[str, Any], strategy: Strategy) -> CaptureWrapper:
+    from unbroken.targets import make_environment
+
+    return CaptureWrapper(make_environment(request["target"], request["kwargs"]), strategy, request["replay_limit"])
+
+
+def _strategies(request: dict[str, Any]) -> list[Strategy]:
+    env = _make(request, "auto")
+    first: list[Strategy] = ["protocol"] if has_protocol(env.unwrapped) else []
+    env.close()
+    return [*first, "attributes", "replay"]
+
+
+def _attempt(request: dict[str, Any], strategy: Strategy) -> dict[str, Any]:
+    try:
+        env = _make(request, strategy)
+        recorded = _record(env)
+        if env.opaque:
+            return {"strategy": strategy, "error": f"{strategy}: cannot describe {env.opaque[0]}"}
+        return recorded
+    except Exception as error:  # noqa: BLE001 - whatever the user's environment raises disproves the strategy
+        return {"strategy": strategy, "error": f"{strategy}: {type(error).__name__}: {error}"}
+
+
+def _prove(request: dict[str, Any]) -> Verdict:
+    attempts = [_attempt(request, strategy) for strategy in _strategies(request)]
+    command = [sys.executable, "-m", "unbroken.capture.selftest", "continue"]
+    done = subprocess.run(
+        command, input=json.dumps([request, attempts]).encode(), capture_output=True, check=False, env=_import_path()
+    )
+    if done.returncode != 0:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        return Verdict("auto", False, f"the restoring process crashed: {lines[-1] if lines else done.returncode}")
+    verdicts = [Verdict(**found) for found in json.loads(done.stdout.splitlines()[-1])]
+    passed = next((verdict for verdict in verdicts if verdict.proved), None)
+    return passed or Verdict("auto", False, "; ".join(verdict.reason for verdict in verdicts))
+
+
+def _continue_all(request: dict[str, Any], attempts: list[dict[str, Any]]) -> list[Verdict]:
+    verdicts = []
+    for attempt in attempts:
+        if "error" in attempt:
+            verdicts.append(Verdict("auto", False, attempt["error"]))
+            continue
+        try:
+            found = _continue(_make(request, attempt["strategy"]), attempt)
+        except Exception as error:  # noqa: BLE001 - whatever the user's environment raises disproves the strategy
+            found = [f"not restored: {type(error).__name__}: {error}"]
+        verdicts.append(_compared(attempt["strategy"], attempt["outcomes"], found))
+        if verdicts[-1].proved:
+            break
+    return verdicts
+
+
+def main() -> None:
+    """Entry of the two processes; the verdict is the last line of the output."""
+    warnings.simplefilter("ignore")
+    sent = json.load(sys.stdin)
+    try:
+        if sys.argv[1] == "prove":
+            print(json.dumps(vars(_prove(sent))), flush=True)  # noqa: T201 - the answer to the parent process
+        else:
+            print(json.dumps([vars(v) for v in _continue_all(*sent)]), flush=True)  # noqa: T201 - as above
+    except UnbrokenError as error:
+        print(json.dumps(vars(Verdict("auto", False, str(error)))), flush=True)  # noqa: T201 - as above
+
+
+if __name__ == "__main__":
+    main()

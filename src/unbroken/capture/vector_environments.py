@@ -1,0 +1,85 @@
+"""Capture and restore Stable-Baselines3 vector environments: wrappers, per-environment state, workers in other processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
+
+from unbroken.capture.environments import CaptureWrapper, find_capture_wrapper
+from unbroken.capture.filling import Filler
+from unbroken.capture.objects import Describer, class_name
+from unbroken.errors import CaptureError
+
+_SKIP = frozenset({"venv", "envs", "remotes", "work_remotes", "processes", "waiting", "closed", "class_attributes", "metadata", "results_writer"})
+
+
+def vector_layers(venv: VecEnv) -> Iterator[VecEnv]:
+    """The vector wrappers from the outside in, then the innermost vector environment."""
+    while isinstance(venv, VecEnvWrapper):
+        yield venv
+        venv = venv.venv
+    yield venv
+
+
+def make_capturable(venv: VecEnv) -> None:
+    """Wrap the environments of an in-process vector environment that are not wrapped yet, before their first reset."""
+    base = list(vector_layers(venv))[-1]
+    if isinstance(base, DummyVecEnv):
+        base.envs = [env if find_capture_wrapper(env) else CaptureWrapper(env) for env in base.envs]
+
+
+def capture_vector_environment(venv: VecEnv) -> tuple[dict[str, Any], list[str]]:
+    """Description of a vector environment, and what in it could not be captured."""
+    describer = Describer()
+    stack = list(vector_layers(venv))
+    described = [
+        {"class": class_name(layer), "attributes": describer.attributes(layer, type(layer).__name__, _SKIP)} for layer in stack
+    ]
+    missing = list(describer.opaque)
+    states: list[Any] | None = None
+    if can_capture_workers(stack[-1]):
+        try:
+            states = stack[-1].env_method("capture_state")
+        except CaptureError as error:
+            missing.append(str(error))
+        else:
+            missing += [f"environment {k}: {what}" for k, env in enumerate(coverage(venv)) for what in env["not_captured"]]
+    else:
+        missing.append(f"the environments inside {class_name(stack[-1])} (wrap each with unbroken.sb3.CaptureWrapper)")
+    return {"layers": described, "environments": states}, missing
+
+
+def restore_vector_environment(venv: VecEnv, state: dict[str, Any]) -> list[str]:
+    """Bring a like-built vector environment into the described state; returns what did not fit.
+
+    Raises CaptureError when the wrappers or the number of environments differ.
+    """
+    stack = list(vector_layers(venv))
+    if [class_name(layer) for layer in stack] != [entry["class"] for entry in state["layers"]]:
+        raise CaptureError("the vector environment's wrappers are not those of the checkpoint")
+    problems: list[str] = []
+    states = state["environments"]
+    if states is not None:
+        if len(states) != stack[-1].num_envs:
+            raise CaptureError(f"the checkpoint has {len(states)} environments and this run {stack[-1].num_envs}")
+        for k, environment in enumerate(states):
+            problems += stack[-1].env_method("restore_state", environment, indices=k)[0]
+    filler = Filler()
+    for layer, entry in zip(stack, state["layers"], strict=True):
+        filler.fill_attributes(layer, entry["attributes"], type(layer).__name__)
+    return problems + filler.problems
+
+
+def can_capture_workers(base: VecEnv) -> bool:
+    """Whether every environment has a CaptureWrapper, in this process or in a worker."""
+    if isinstance(base, DummyVecEnv | SubprocVecEnv):
+        return all(base.env_is_wrapped(CaptureWrapper))
+    return False
+
+
+def coverage(venv: VecEnv) -> list[dict[str, Any]]:
+    """Strategy and gaps of each environment; empty where the environments cannot be reached."""
+    base = list(vector_layers(venv))[-1]
+    return list(base.env_method("coverage")) if can_capture_workers(base) else []

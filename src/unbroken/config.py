@@ -1,0 +1,212 @@
+"""The one schema of a training run: command line, YAML, notebook, manifests and later the API share it.
+
+Also the one table of environment variables. Keys are checked strictly; an error names the nearest key that exists.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from unbroken.errors import ConfigurationError, NotFound
+from unbroken.targets import scenario_name
+
+ENVIRONMENT_VARIABLES = {
+    "UNBROKEN_RUNS_DIR": "folder of the runs where --runs-dir is not given (default: runs)",
+    "NO_COLOR": "any value: no colours on the console",
+}
+
+Algorithm = Literal[
+    "ppo", "a2c", "dqn", "sac", "td3", "ddpg", "recurrent_ppo", "maskable_ppo", "tqc", "qrdqn", "crossq", "trpo"
+]
+DEFAULT_TARGET = 100_000
+QUICK_TARGET = 5_000
+_RUN_NAME = re.compile(r"[^\x00-\x1f/\\:*?\"<>|]{1,120}")
+_WINDOWS_RESERVED = frozenset({"con", "prn", "aux", "nul"})
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_default=True, protected_namespaces=())
+
+
+class EnvironmentConfig(_Section):
+    """Training environment: constructor arguments, number of copies, vector wrappers in SB3's terms."""
+
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    n_envs: int = Field(default=1, ge=1)
+    vec_env: Literal["dummy", "subproc"] = "dummy"
+    frame_stack: int | None = Field(default=None, ge=2)
+    normalize: dict[str, Any] | None = None
+    replay_limit: int = Field(default=100_000, ge=1)
+
+
+class SavingConfig(_Section):
+    """When checkpoints are made (environment steps, seconds) and how many rolling ones stay."""
+
+    every: int | None = Field(default=10_000, ge=1)
+    seconds: float | None = Field(default=300.0, gt=0)
+    keep_last: int = Field(default=2, ge=1)
+    keep_every: int | None = Field(default=None, ge=1)
+
+
+class EvaluationConfig(_Section):
+    """Deterministic evaluation: every so many environment steps (0 = off), over so many episodes."""
+
+    every: int = Field(default=10_000, ge=0)
+    episodes: int = Field(default=5, ge=1)
+
+
+class RunConfig(_Section):
+    """Everything that shapes a run. Units: steps are environment steps over all copies, times are seconds."""
+
+    target: str = Field(min_length=1)
+    scenario: str = ""
+    algo: Algorithm = "ppo"
+    policy: str | None = None
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
+    total_timesteps: int = Field(default=DEFAULT_TARGET, ge=1)
+    environment: EnvironmentConfig = Field(default_factory=EnvironmentConfig)
+    hyperparameters: dict[str, Any] = Field(default_factory=dict)
+    saving: SavingConfig = Field(default_factory=SavingConfig)
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    callbacks: list[str] = Field(default_factory=list)
+    log_interval: int | None = Field(default=None, ge=1)
+    self_test: bool = True
+    grace_seconds: float = Field(default=30.0, ge=0)
+    deadline_seconds: float | None = Field(default=None, gt=0)
+
+    @field_validator("algo", mode="before")
+    @classmethod
+    def _usual_spellings(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        name = value.lower().replace("-", "_")
+        return {"recurrentppo": "recurrent_ppo", "maskableppo": "maskable_ppo", "qr_dqn": "qrdqn"}.get(name, name)
+
+    def model_post_init(self, context: Any, /) -> None:
+        """The scenario defaults to the target as typed."""
+        if not self.scenario:
+            self.scenario = scenario_name(self.target)
+        check_name(self.scenario, "scenario")
+
+    def default_run_name(self) -> str:
+        """`{scenario}-{algo}-seed{n}`: another algorithm or seed is another run."""
+        return f"{self.scenario}-{self.algo}-seed{self.seed}"
+
+    def plain(self) -> dict[str, Any]:
+        """JSON-ready form; `build_config` reads it back."""
+        return self.model_dump(mode="json")
+
+
+def check_name(name: str, what: str = "run name") -> str:
+    """The name itself, if it is one folder name on every operating system. Raises ConfigurationError."""
+    stem = name.partition(".")[0].lower()
+    reserved = stem in _WINDOWS_RESERVED or re.fullmatch(r"(com|lpt)\d", stem) is not None
+    if not _RUN_NAME.fullmatch(name) or name in (".", "..") or name.strip() != name or name.endswith(".") or reserved:
+        raise ConfigurationError(f"{what} {name!r} is not a plain folder name; use letters, digits, '-', '_' and '.'")
+    return name
+
+
+def build_config(values: Mapping[str, Any]) -> RunConfig:
+    """Check values and fill in defaults. Raises ConfigurationError in one line per mistake."""
+    try:
+        return RunConfig(**values)
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_explain(item) for item in error.errors())) from None
+
+
+def _explain(item: Any) -> str:
+    place = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        known = list(_keys(RunConfig))
+        near = difflib.get_close_matches(place, known, n=1, cutoff=0.5)
+        leaf = difflib.get_close_matches(place.rpartition(".")[2], [k.rpartition(".")[2] for k in known], n=1, cutoff=0.6)
+        guess = near or [k for k in known if leaf and k.rpartition(".")[2] == leaf[0]]
+        return f"unknown key {place!r}" + (f"; did you mean {guess[0]!r}?" if guess else "")
+    if item["type"] == "missing":
+        return f"{place!r} is missing: name an environment, such as CartPole-v1"
+    if place == "algo":
+        near = difflib.get_close_matches(str(item["input"]), get_args(Algorithm), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"unknown algorithm {item['input']!r}{hint} (known: {', '.join(get_args(Algorithm))})"
+    return f"{place}: {item['msg'][:1].lower()}{item['msg'][1:]}, not {item['input']!r}"
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, info in model.model_fields.items():
+        yield prefix + name
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from _keys(info.annotation, f"{prefix}{name}.")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A configuration file as nested dicts. Raises NotFound or ConfigurationError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise NotFound(f"there is no configuration file {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from error
+    try:
+        loaded = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(loaded, dict):
+        raise ConfigurationError(f"{path} holds no keys; it needs at least 'target: CartPole-v1'")
+    return loaded
+
+
+def assignments(pairs: list[str]) -> dict[str, Any]:
+    """Nested dicts from `key.sub=value` words; values are read as YAML."""
+    nested: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.strip():
+            raise ConfigurationError(f"--set {pair!r} is not of the form key.sub=value")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigurationError(f"--set {pair!r}: the value is not valid YAML") from error
+        place = nested
+        *parents, last = key.strip().split(".")
+        for part in parents:
+            place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise ConfigurationError(f"--set {pair!r}: {part!r} already has a plain value")
+        place[last] = _number(value)
+    return nested
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 3e-4 as text; people mean the number."""
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
+        return float(value)
+    return value
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid over `base`, section by section."""
+    result = dict(base)
+    for key, value in over.items():
+        inner = result.get(key)
+        result[key] = merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return result
+
+
+_DURATION = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>s|m|min|h|d)?")
+_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, None: 1}
+
+
+def seconds(text: str) -> float:
+    """Seconds of a duration such as `30s`, `45m`, `11h`, `1.5h` or plain seconds. Raises ConfigurationError."""
+    match = _DURATION.fullmatch(text.strip().lower())
+    if match is None:
+        raise ConfigurationError(f"{text!r} is not a duration; write 30s, 45m or 11h")
+    return float(match["number"]) * _SECONDS[match["unit"]]

@@ -1,0 +1,85 @@
+"""Every error a user can meet, as one tree with exit codes.
+
+    UnbrokenError                         1
+    ├── UsageError (ValueError)           2   a wrong word on the command line or in a configuration
+    │   ├── ConfigurationError            2   unknown key, wrong type, value out of range
+    │   └── UnknownTarget                 2   no such environment, module or file
+    ├── IncompatibleRun (ValueError)     65   the stored run and the configuration do not fit
+    ├── DamagedFile (ValueError)         65   a file fails its checks
+    ├── NotFound (FileNotFoundError)     66   no such run or checkpoint
+    ├── RunLocked (BlockingIOError)      69   another process is carrying the run
+    ├── CaptureError (TypeError)         70   a state that cannot be turned into plain data
+    ├── StorageError (OSError)           74   no space, read-only, not writable, at start
+    ├── StoppedEarly                     75   stopped with a valid checkpoint: run the same command again
+    └── MissingExtra (ImportError)       78   an optional package is not installed
+
+A message says in one or two lines what is wrong and what to do. Codes follow BSD's sysexits.h where it has one.
+"""
+
+
+class UnbrokenError(Exception):
+    """Base of all errors raised on purpose; `exit_code` is what the command exits with."""
+
+    exit_code = 1
+
+
+class UsageError(UnbrokenError, ValueError):
+    """What the user typed cannot be carried out."""
+
+    exit_code = 2
+
+
+class ConfigurationError(UsageError):
+    """A configuration key is unknown, of a wrong type or out of its range."""
+
+
+class UnknownTarget(UsageError):
+    """The training target names no environment, module or file."""
+
+
+class IncompatibleRun(UnbrokenError, ValueError):
+    """The stored run cannot continue under the current configuration."""
+
+    exit_code = 65
+
+
+class DamagedFile(UnbrokenError, ValueError):
+    """A file is truncated, altered or not what its name says."""
+
+    exit_code = 65
+
+
+class NotFound(UnbrokenError, FileNotFoundError):
+    """A run or a checkpoint that was asked for does not exist."""
+
+    exit_code = 66
+
+
+class RunLocked(UnbrokenError, BlockingIOError):
+    """Another living process carries this run."""
+
+    exit_code = 69
+
+
+class CaptureError(UnbrokenError, TypeError):
+    """A live value has no plain-data form, or plain data does not fit the live value."""
+
+    exit_code = 70
+
+
+class StorageError(UnbrokenError, OSError):
+    """The run folder cannot be written at start. Later failures only warn."""
+
+    exit_code = 74
+
+
+class StoppedEarly(UnbrokenError):
+    """Training stopped before its target and left a valid checkpoint."""
+
+    exit_code = 75
+
+
+class MissingExtra(UnbrokenError, ImportError):
+    """An optional dependency is needed and not installed."""
+
+    exit_code = 78

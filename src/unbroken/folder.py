@@ -1,0 +1,107 @@
+"""The run folder: where everything of a run lies, by name, and what is put aside in it."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from unbroken.config import check_name
+from unbroken.errors import StorageError
+from unbroken.store.durable import LocalBackend, make_folder_durably, move_aside, write_bytes_durably, write_json_durably
+
+RUN_FILE = "run.yaml"
+METADATA = "training_metadata.json"
+BEST = "best_model/best_model.zip"
+BEST_SCORE = "best_model/best_model.json"
+_SPACE_NEEDED_BYTES = 20_000_000
+_ARCHIVED = ("checkpoints", "best_model", "replay", "tensorboard", "logs/metrics.jsonl", METADATA, RUN_FILE)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """`runs_dir/name`; making the object touches nothing."""
+
+    runs_dir: Path
+    name: str
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+
+    @property
+    def path(self) -> Path:
+        """The run's own folder."""
+        return self.runs_dir / self.name
+
+    @property
+    def backend(self) -> LocalBackend:
+        """The run's files as the store sees them."""
+        return LocalBackend(self.path)
+
+    @property
+    def lock_path(self) -> Path:
+        """The file whose lock means that a process carries the run."""
+        return self.path / ".lock"
+
+    @property
+    def log_path(self) -> Path:
+        """The log of all legs."""
+        return self.path / "logs" / "run.log"
+
+    def prepare(self) -> None:
+        """Make the folder and see that it can be written. Raises StorageError with the reason."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            free = self.backend.free_bytes()
+            write_bytes_durably(self.backend, ".writable", b"")
+            self.backend.remove(".writable")
+        except OSError as error:
+            raise StorageError(f"run folder {self.path} cannot be written: {error}; choose another with --runs-dir") from error
+        if free < _SPACE_NEEDED_BYTES:
+            raise StorageError(
+                f"only {free / 1e6:.0f} MB are free for {self.path}: no room for a checkpoint; free some or choose another --runs-dir"
+            )
+
+    def stored(self) -> dict[str, Any] | None:
+        """What `run.yaml` holds, None for a new run or one whose file is unreadable (the checkpoint has a copy)."""
+        try:
+            loaded = yaml.safe_load((self.path / RUN_FILE).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            return None
+        return loaded if isinstance(loaded, dict) and isinstance(loaded.get("config"), dict) else None
+
+    def store(self, content: dict[str, Any]) -> None:
+        """Write `run.yaml` durably."""
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        write_bytes_durably(self.backend, RUN_FILE, text.encode())
+
+    def metadata(self) -> dict[str, Any]:
+        """The metadata beside the checkpoints, empty if there is none that can be read."""
+        try:
+            loaded = json.loads((self.path / METADATA).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return loaded if isinstance(loaded, dict) else {}
+
+    def write_metadata(self, content: dict[str, Any]) -> None:
+        """Write the metadata durably."""
+        write_json_durably(self.backend, METADATA, content)
+
+    def archive(self, scenario: str) -> str | None:
+        """Move what an earlier training left into `archive/`; returns the new place, None if there was nothing."""
+        backend = self.backend
+        present = [name for name in (*_ARCHIVED, f"{scenario}_final.zip") if backend.exists(name)]
+        if not present:
+            return None
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        number = next(n for n in range(1, 10_000) if not (self.path / "archive" / f"{stamp}-{n}").exists())
+        place = f"archive/{stamp}-{number}"
+        make_folder_durably(backend, place)
+        # run.yaml goes last: until then the folder still reads as the old run, and a repeated --fresh finishes the move
+        for name in present:
+            move_aside(backend, name, place)
+        return place

@@ -1,0 +1,82 @@
+"""A fork: a new run that begins from a chosen checkpoint of another, which keeps everything.
+
+The fork is recorded before it trains, so the same command continues it instead of forking again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from unbroken import logs
+from unbroken.config import RunConfig, build_config, merged
+from unbroken.errors import UsageError
+from unbroken.folder import RunFolder
+from unbroken.locate import Place, find_checkpoint
+from unbroken.recording import EVENTS, METRICS
+from unbroken.requests import TrainRequest
+from unbroken.store.checkpoint_file import ForeignFile
+from unbroken.store.durable import write_durably
+from unbroken.store.lock import ExclusiveLock
+
+_CHUNK = 4 * 1024 * 1024
+
+
+def prepare_fork(request: TrainRequest) -> tuple[TrainRequest, RunFolder]:
+    """Make the fork's folder, unless an earlier start of the same command did, and return how to train it.
+
+    Raises NotFound, DamagedFile or UsageError before anything is made.
+    """
+    assert request.checkpoint is not None
+    place = find_checkpoint(request.checkpoint, request.runs_dir)
+    with place.open() as file:
+        try:
+            manifest = file.manifest
+        except ForeignFile as error:
+            raise UsageError(f"{error}; only checkpoints of unbroken can be continued exactly") from error
+        file.verify()
+    if "config" not in manifest or manifest.get("kind") not in ("rollout", "end"):
+        raise UsageError(f"{request.checkpoint} is a model for use, without training state; choose a file in checkpoints/")
+    name = request.run or f"{manifest['run']}-fork-{manifest['step']}"
+    folder = RunFolder(request.runs_dir, name)
+    parent = {"run": manifest["run"], "step": manifest["step"], "file": str(place.file)}
+    config = build_config(merged(manifest["config"], request.values))
+    _make(folder, place, manifest, parent, config)
+    return replace(request, checkpoint=None, run=name), folder
+
+
+def _make(folder: RunFolder, place: Place, manifest: dict[str, Any], parent: dict[str, Any], config: RunConfig) -> None:
+    stored = folder.stored()
+    if stored is not None:
+        known = stored.get("parent") or {}
+        if (known.get("run"), known.get("step")) != (parent["run"], parent["step"]):
+            raise UsageError(f"run {folder.name!r} exists and is not a fork of this checkpoint; choose another name with --run NAME")
+        return
+    folder.prepare()
+    with ExclusiveLock(folder.lock_path, folder.name), logs.logging_to(folder.log_path):
+        scenario = manifest["config"]["scenario"]
+        _copy(place, folder, f"checkpoints/{scenario}_checkpoint_{manifest['step']}_steps.zip")
+        if place.run is not None:
+            _copy_recordings(place.run, folder, manifest.get("logs") or {})
+        # written last: a folder without run.yaml is not a fork yet, and the next start makes it again
+        folder.store({"version": 1, "parent": parent, "config": {**config.plain(), "total_timesteps": manifest["config"]["total_timesteps"]}})
+        logs.checkpoint(f"Forked run {folder.name} from {place.file}; run {parent['run']} keeps everything")
+
+
+def _copy(place: Place, folder: RunFolder, path: str) -> None:
+    def produce(writer: Any) -> None:
+        with place.backend.open(place.path) as source:
+            while chunk := source.read(_CHUNK):
+                writer.write(chunk)
+
+    write_durably(folder.backend, path, produce)
+
+
+def _copy_recordings(source: RunFolder, folder: RunFolder, positions: dict[str, int]) -> None:
+    """The parent's curves up to the checkpoint, so that the fork's are whole."""
+    for name in (METRICS, EVENTS):
+        path = source.path / name
+        if path.is_file() and positions.get(name):
+            with path.open("rb") as file:
+                head = file.read(positions[name])
+            write_durably(folder.backend, name, lambda writer, head=head: writer.write(head))  # type: ignore[misc]

@@ -1,0 +1,182 @@
+"""What happens at a cut: is a save due, capture, commit, retention, metadata, signals, deadline.
+
+The command, the callback for a user's own script and hand-written loops use the same keeper. A save that fails warns and is
+tried again at the next interval; training goes on and the last good checkpoint stays.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from unbroken import logs
+from unbroken.background import BackgroundWriter
+from unbroken.errors import UnbrokenError
+from unbroken.retention import apply as retention
+from unbroken.retention.policy import Policy, plan
+from unbroken.stopping import StopRequest
+from unbroken.store.checkpoint_file import CheckpointWriter
+from unbroken.store.repository import CheckpointRecord, CheckpointRepository
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A consistent copy of a training at a cut: `fill` writes its members, perhaps later and in another thread."""
+
+    step: int
+    kind: str
+    fill: Callable[[CheckpointWriter], None]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Capture(Protocol):
+    """Makes a snapshot of the training as it stands."""
+
+    def __call__(self) -> Snapshot: ...
+
+
+@dataclass
+class SaveSchedule:
+    """When a checkpoint is due: every so many environment steps, every so many seconds, or both.
+
+    `settled` tells it that a checkpoint of a step exists, so that a resumed leg does not save at once.
+    """
+
+    every: int | None = 10_000
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        self.settled(0)
+
+    def settled(self, step: int) -> None:
+        """A checkpoint of `step` has been started or restored."""
+        self._step = step
+        self._time = time.monotonic()
+
+    def is_due(self, step: int) -> bool:
+        """Whether a multiple of the interval, or the time, has passed since the last checkpoint."""
+        by_steps = self.every is not None and step // self.every > self._step // self.every
+        return by_steps or (self.seconds is not None and time.monotonic() - self._time >= self.seconds and step > self._step)
+
+
+class Keeper:
+    """Decides and saves at cuts. `at_cut`, `save` and `close` are called by the training thread.
+
+    `before_commit` and `after_commit` run in the writing thread, around the commit; both may raise OSError.
+    """
+
+    def __init__(
+        self,
+        repository: CheckpointRepository,
+        schedule: SaveSchedule,
+        policies: Sequence[Policy],
+        *,
+        before_commit: Callable[[], None] = lambda: None,
+        after_commit: Callable[[CheckpointRecord, Mapping[str, Any]], None] = lambda record, facts: None,
+        in_background: bool = True,
+    ) -> None:
+        self.repository = repository
+        self.schedule = schedule
+        self.saved = 0
+        self.stall_seconds = 0.0
+        self.write_seconds = 0.0
+        self.last_record: CheckpointRecord | None = None
+        self._policies = policies
+        self._before_commit = before_commit
+        self._after_commit = after_commit
+        self._writer = BackgroundWriter()
+        self._in_background = in_background
+        self._failed = False
+        self._previous_cut: float | None = None
+        self._longest_rollout = 0.0
+
+    def at_cut(self, step: int, capture: Capture, stop: StopRequest) -> bool:
+        """Save if a checkpoint is due; returns True after a last save if the leg has to end here."""
+        self._measure_rollout()
+        stop.check_deadline(self._seconds_needed())
+        if stop.reason is not None:
+            logs.checkpoint(f"Stopping at step {step:,}: {stop.reason}")
+            self.save(capture, wait=True)
+            return True
+        if self.schedule.is_due(step):
+            self.save(capture)
+        return False
+
+    def save(self, capture: Capture, *, wait: bool = False) -> bool:
+        """Capture now and commit, in the background unless `wait`; returns False if a waited-for commit failed."""
+        started = time.perf_counter()
+        self._writer.drain()
+        try:
+            snapshot = capture()
+        except UnbrokenError as error:
+            self._warn(f"no checkpoint could be captured: {error}")
+            return False
+        self.schedule.settled(snapshot.step)
+        self._failed = False
+        if self._in_background:
+            self._writer.submit(lambda: self._commit(snapshot))
+        else:
+            self._commit(snapshot)
+        if wait:
+            self._writer.drain()
+        self.stall_seconds = time.perf_counter() - started
+        return not (wait and self._failed)
+
+    def close(self) -> None:
+        """Wait for the last save."""
+        self._writer.drain()
+
+    def drain(self, timeout: float) -> bool:
+        """Wait a limited time for the save in progress; from any thread."""
+        return self._writer.drain(timeout)
+
+    def _commit(self, snapshot: Snapshot) -> None:
+        started = time.perf_counter()
+        try:
+            self._before_commit()
+            self.last_record = self.repository.save(snapshot.step, lambda writer: self._filled(snapshot, writer))
+        except (OSError, UnbrokenError, TypeError, ValueError, RuntimeError) as error:
+            self._failed = True
+            self._warn(
+                f"checkpoint of step {snapshot.step:,} was not saved: {error}; training goes on, the last good checkpoint "
+                "stays, the next save tries again"
+            )
+            return
+        self.saved += 1
+        self.write_seconds = max(self.write_seconds, time.perf_counter() - started)
+        logs.checkpoint(f"Saved {self.last_record.path} ({logs.human_size(self.last_record.size)})")
+        self._tidy(self.last_record, snapshot)
+
+    def _filled(self, snapshot: Snapshot, writer: CheckpointWriter) -> dict[str, Any]:
+        snapshot.fill(writer)
+        return {**snapshot.facts, "kind": snapshot.kind}
+
+    def _tidy(self, record: CheckpointRecord, snapshot: Snapshot) -> None:
+        try:
+            self._after_commit(record, snapshot.facts)
+        except OSError as error:
+            self._warn(f"the metadata beside the checkpoints was not written: {error}")
+        decisions = plan(self.repository.records(), self._policies)
+        rules = ", ".join(str(policy) for policy in self._policies)
+        retention.apply(decisions, self.repository.remove, lambda removal: self._report(removal, rules))
+
+    def _report(self, removal: retention.Removal[CheckpointRecord], rules: str) -> None:
+        if removal.error is None:
+            logs.checkpoint(f"Rotated out {removal.record.name} (no rule keeps it: {rules})")
+        else:
+            self._warn(f"{removal.record.name} could not be rotated out: {removal.error}")
+
+    def _warn(self, message: str) -> None:
+        logs.warn_checkpoint(message)
+
+    def _measure_rollout(self) -> None:
+        now = time.monotonic()
+        if self._previous_cut is not None:
+            self._longest_rollout = max(self._longest_rollout, now - self._previous_cut)
+        self._previous_cut = now
+
+    def _seconds_needed(self) -> float:
+        """Time for one more rollout and the last save: measured maxima, saves doubled, two seconds to spare."""
+        return self._longest_rollout + 2 * self.write_seconds + 2.0

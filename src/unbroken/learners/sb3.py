@@ -1,0 +1,139 @@
+"""Drive Stable-Baselines3 training between cuts: the callback that saves, and checkpoints as SB3 zips with the whole state.
+
+A checkpoint is an ordinary SB3 zip; the members under `exact/` hold what SB3's own save leaves out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+
+from unbroken.capture.codec import decode, encode
+from unbroken.capture.sb3 import Callbacks, Cut, ModelSnapshot, capture_model, read_tensors, restore_model
+from unbroken.errors import DamagedFile
+from unbroken.keeper import Keeper, Snapshot
+from unbroken.stopping import StopNow, StopRequest
+from unbroken.store.checkpoint_file import CheckpointFile, CheckpointWriter
+
+STATE = "exact/state.json"
+ARRAYS = "exact/arrays.bin"
+_NOT_TENSORS = frozenset({"data", "_stable_baselines3_version", "system_info.txt", STATE, ARRAYS})
+
+
+class LeaveTraining(Exception):  # noqa: N818 - control flow, not an error
+    """Raised at a cut to leave `learn()`, which offers no other way out there."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The whole state read from a checkpoint."""
+
+    state: dict[str, Any]
+    tensors: dict[str, Any]
+    variables: dict[str, Any]
+
+    @property
+    def cut(self) -> Cut:
+        """Where in `learn()` it was captured."""
+        cut: Cut = self.state["cut"]
+        return cut
+
+
+def write_members(writer: CheckpointWriter, snapshot: ModelSnapshot) -> None:
+    """Write a snapshot as the members of a checkpoint."""
+    for name, content in snapshot.sb3_members():
+        writer.write_member(name, content)
+    encoded = encode(snapshot.state)
+    writer.write_member(STATE, encoded.document, deflate=True)
+    with writer.member(ARRAYS) as member:
+        for piece in encoded.block():
+            member.write(piece)
+
+
+def write_export(writer: CheckpointWriter, model: BaseAlgorithm) -> None:
+    """Write the members of a plain SB3 zip: for use, not for resuming."""
+    for name, content in capture_model(model, "end", Callbacks()).sb3_members():
+        writer.write_member(name, content)
+
+
+def read_stored(file: CheckpointFile) -> Stored:
+    """The whole state of an open checkpoint. Raises DamagedFile if it is an export without state."""
+    names = file.names()
+    if STATE not in names:
+        raise DamagedFile(f"{file.path} is a model for use without training state; resume from a file in checkpoints/")
+    state = decode(file.read(STATE), file.read(ARRAYS))
+    tensors = {n.removesuffix(".pth"): read_tensors(file.read(n)) for n in names if n not in _NOT_TENSORS and n.endswith(".pth")}
+    variables = tensors.pop("pytorch_variables", None) or {}
+    return Stored(state, tensors, variables)
+
+
+class KeeperCallback(BaseCallback):
+    """Calls the keeper at every cut of a training, restores a checkpoint's second half, and leaves when asked to.
+
+    `facts` gives what belongs into a checkpoint's manifest beside the state, read at the cut.
+    """
+
+    def __init__(self, keeper: Keeper, stop: StopRequest, facts: Callable[[BaseAlgorithm], Mapping[str, Any]]) -> None:
+        super().__init__()
+        self.keeper = keeper
+        self.stop = stop
+        self.facts = facts
+        self.pending: Stored | None = None
+        self.stateless: tuple[BaseCallback, ...] = ()
+        self.on_cut: Callable[[], None] = lambda: None
+        self.on_capture: Callable[[ModelSnapshot], None] = lambda snapshot: None
+        self._root: BaseCallback = self
+        self._rollouts = 0
+
+    def callbacks(self) -> Callbacks:
+        """The callbacks whose state belongs to the training."""
+        return Callbacks(self._root, (self, *self.stateless))
+
+    def begin_from(self, model: BaseAlgorithm, stored: Stored, root: BaseCallback | None = None) -> list[str]:
+        """Restore before `learn()`; the rest follows at the first cut. Returns what did not fit."""
+        problems = restore_model(model, stored.state, stored.tensors, stored.variables, Callbacks(root, (self, *self.stateless)))
+        self.pending = stored if stored.cut == "rollout" else None
+        self.keeper.schedule.settled(model.num_timesteps)
+        return problems
+
+    def snapshot(self, cut: Cut) -> Snapshot:
+        """Capture the training now, as something the keeper can save."""
+        iteration = self._iteration_offset() + max(self._rollouts - 1, 0) if cut == "rollout" else 0
+        captured = capture_model(self.model, cut, self.callbacks(), iteration)
+        continuation = getattr(self.model, "_unbroken", None)
+        captured.state["calls"] = continuation.plain() if continuation else None
+        self.on_capture(captured)
+        facts = {**self.facts(self.model), "missing": list(captured.missing)}
+        return Snapshot(captured.step, cut, lambda writer: write_members(writer, captured), facts)
+
+    def save_end(self) -> bool:
+        """Save at the return of `learn()` and wait for it; returns whether it was committed."""
+        return self.keeper.save(lambda: self.snapshot("end"), wait=True)
+
+    def _iteration_offset(self) -> int:
+        continuation = getattr(self.model, "_unbroken", None)
+        return continuation.iteration if continuation else 0
+
+    def _on_training_start(self) -> None:
+        # learn() passes its own locals: the root callback is among them
+        self._root = self.locals.get("callback") or self
+        self._rollouts = 0
+
+    def _on_rollout_start(self) -> None:
+        self._rollouts += 1
+        if self.pending is not None:
+            stored, self.pending = self.pending, None
+            restore_model(self.model, stored.state, stored.tensors, stored.variables, self.callbacks())
+            return
+        self.on_cut()
+        if self.keeper.at_cut(self.model.num_timesteps, lambda: self.snapshot("rollout"), self.stop):
+            raise LeaveTraining
+
+    def _on_step(self) -> bool:
+        if self.stop.grace_is_over:
+            raise StopNow("the grace time is over")
+        return True

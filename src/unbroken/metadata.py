@@ -1,0 +1,56 @@
+"""`training_metadata.json`: what a run is, how far, how good, on which machines. Users' scripts read its keys."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from unbroken.store.repository import CheckpointRecord
+
+
+def leg_entry(number: int, started: float, from_step: int, to_step: int) -> dict[str, Any]:
+    """One process on one machine: `started` in seconds since 1970, steps in environment steps."""
+    return {
+        "leg": number,
+        "machine": platform.node(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "pid": os.getpid(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "from_step": from_step,
+        "to_step": to_step,
+    }
+
+
+def metadata_content(record: CheckpointRecord, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The document after a checkpoint has been committed."""
+    config, schema, best = facts["config"], facts["schema"], facts.get("best") or {}
+    return {
+        "timestamp": facts["timestamp"],
+        "total_timesteps_completed": record.step,
+        "mean_reward": facts["mean_reward"],
+        "observation_space_shape": schema["observation_shape"],
+        "action_space_shape": schema["action_shape"],
+        "policy_architecture": schema["policy_architecture"],
+        "run": facts["run"],
+        "scenario": facts["scenario"],
+        "algorithm": facts["algorithm"],
+        "environment": config["target"],
+        "n_envs": config["environment"]["n_envs"],
+        "hyperparameters": config["hyperparameters"],
+        "seed": config["seed"],
+        "target_timesteps": config["total_timesteps"],
+        "target_reached": record.kind == "end" and record.step >= config["total_timesteps"],
+        "best_score": best.get("score"),
+        "best_step": best.get("step"),
+        "latest_checkpoint": record.path,
+        "parent_checkpoint": facts.get("parent"),
+        "legs": facts["legs"],
+        "versions": facts["context"]["versions"],
+        "context": facts["context"],
+        "environment_capture": facts["environment_capture"],
+        "not_captured": facts.get("missing", []),
+        "lineage": facts["lineage"],
+    }

@@ -1,0 +1,101 @@
+"""Why and when a leg has to end before its target: signals and the deadline.
+
+The first SIGTERM, SIGINT or SIGUSR1 asks for a stop at the next cut; a second SIGINT, or the end of the grace time,
+stops at once, with the last checkpoint as it is. Handlers are installed in the main thread only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from unbroken import logs
+
+EXIT_STOPPED = 75
+_NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGBREAK")
+
+
+class StopNow(BaseException):
+    """Raised in the training thread when waiting for a cut is over. Not an Exception: no user code may swallow it."""
+
+
+class StopRequest:
+    """Whether the leg has been asked to end. `grace_seconds` is how long a cut may take to come after a signal."""
+
+    def __init__(self, grace_seconds: float = 30.0, deadline_seconds: float | None = None) -> None:
+        self.reason: str | None = None
+        self._grace = grace_seconds
+        self._started = time.monotonic()
+        self._asked_at: float | None = None
+        self._deadline = None if deadline_seconds is None else self._started + deadline_seconds
+
+    def ask(self, reason: str) -> None:
+        """Ask for a stop at the next cut."""
+        self.reason = self.reason or reason
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
+
+    @property
+    def grace_is_over(self) -> bool:
+        """Whether a signal has waited for a cut longer than the grace time."""
+        return self._asked_at is not None and time.monotonic() - self._asked_at > self._grace
+
+    def check_deadline(self, seconds_needed: float) -> None:
+        """Ask for a stop if the deadline would pass within the seconds that the next rollout and the last save need."""
+        if self._deadline is not None and time.monotonic() + seconds_needed >= self._deadline:
+            self.ask("the deadline is near")
+
+    def remaining(self) -> float | None:
+        """Seconds until the deadline, None without one."""
+        return None if self._deadline is None else self._deadline - time.monotonic()
+
+    @contextlib.contextmanager
+    def listening(self, give_up: Callable[[], None] | None = None) -> Iterator[None]:
+        """Handle signals for a while. `give_up` is called in another thread when even a blocked step outlasts the grace time."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = {}
+        self._timer: threading.Timer | None = None
+        self._give_up = give_up
+        for name in _NAMES:
+            number = getattr(signal, name, None)
+            if number is not None:
+                previous[number] = signal.signal(number, self._handle)
+        try:
+            yield
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if self.reason is not None and number == signal.SIGINT:
+            raise StopNow(f"{name} again")
+        first = self._asked_at is None
+        self.ask(f"{name} received")
+        if first:
+            # os.write and not the logger: a handler may interrupt the logger while it holds its lock
+            text = f"\n[CHECKPOINT] {name} received: stopping at the next cut (within {self._grace:g} s); Ctrl-C again stops at once\n"
+            with contextlib.suppress(OSError):
+                os.write(2, text.encode())
+            self._start_timer()
+
+    def _start_timer(self) -> None:
+        if self._give_up is not None:
+            self._timer = threading.Timer(self._grace + 1.0, self._give_up)
+            self._timer.daemon = True
+            self._timer.start()
+
+
+def leave_process(last_words: Callable[[], str]) -> None:
+    """End the process with "resume me" from any thread, when a step of the environment does not return."""
+    logs.checkpoint(last_words())
+    os._exit(EXIT_STOPPED)

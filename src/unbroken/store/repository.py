@@ -1,0 +1,209 @@
+"""The checkpoints of one run in one folder: names, order, saving, and finding the newest valid one.
+
+Order is that of the commits, a counter in each commit record; neither file times nor the clock matter. Files of other
+prefixes are not seen at all; foreign files under our names are reported and never touched.
+"""
+
+import math
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from unbroken.errors import DamagedFile, NotFound, UsageError
+from unbroken.store.backend import Entry, FileBackend, checked_path, joined, name_of
+from unbroken.store.checkpoint_file import CheckpointFile, CheckpointWriter, ForeignFile, write_checkpoint
+from unbroken.store.checkpoint_file import read_manifest as read_manifest_of
+from unbroken.store.durable import move_aside, remove_leftovers
+
+Fill = Callable[[CheckpointWriter], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class CheckpointRecord:
+    """What is known of one checkpoint without reading all of it.
+
+    `created` is in seconds since 1970 and informative only. `score` is None when there is none. `valid` is None until
+    every byte was read; False means that `problem` says why the file cannot be used, and `foreign` that it is somebody
+    else's file under our name. `kind` is the word under which it was saved; `tiers` are the reasons it is kept for.
+    """
+
+    name: str
+    path: str
+    step: int
+    sequence: int
+    size: int
+    created: float
+    tiers: frozenset[str] = frozenset()
+    score: float | None = None
+    kind: str = "rolling"
+    valid: bool | None = None
+    problem: str | None = None
+    foreign: bool = False
+
+
+class CheckpointRepository:
+    """Checkpoints `{prefix}_checkpoint_{steps}_steps.zip` in `folder` of a backend.
+
+    With `scenario` or `run` given, new checkpoints carry them and others' count as foreign. One process writes at a
+    time (see `lock`); within it, one thread.
+    """
+
+    def __init__(
+        self,
+        backend: FileBackend,
+        prefix: str,
+        folder: str = "checkpoints",
+        *,
+        scenario: str | None = None,
+        run: str | None = None,
+        quarantine: str = "quarantine",
+    ) -> None:
+        if not prefix or "/" in prefix:
+            raise UsageError(f"{prefix!r} cannot begin the name of a file")
+        self.backend = backend
+        self.prefix = checked_path(prefix)
+        self.folder = checked_path(folder)
+        self.quarantine = checked_path(quarantine)
+        self._expected = {key: value for key, value in (("scenario", scenario), ("run", run)) if value is not None}
+        self._pattern = re.compile(re.escape(prefix) + r"_checkpoint_(0|[1-9][0-9]*)_steps\.zip")
+
+    def path_for(self, step: int) -> str:
+        """Where the checkpoint of `step` lies, relative to the backend's root."""
+        if step < 0:
+            raise UsageError(f"a checkpoint cannot have {step} steps")
+        return joined(self.folder, f"{self.prefix}_checkpoint_{step}_steps.zip")
+
+    def save(self, step: int, fill: Fill) -> CheckpointRecord:
+        """Commit what `fill` writes, durably; a checkpoint of the same step is replaced in one step.
+
+        The facts that `fill` returns are completed with `step`, `created`, and, unless given, `sequence`, `scenario`
+        and `run`. Raises whatever `fill` or the storage raises; the checkpoints there stay as they are.
+        """
+        path = self.path_for(step)
+        number = self.next_sequence()
+
+        def complete(writer: CheckpointWriter) -> dict[str, Any]:
+            return {**self._expected, "sequence": number, "created": time.time(), **fill(writer), "step": step}
+
+        info = write_checkpoint(self.backend, path, complete)
+        nothing_known = CheckpointRecord(name_of(path), path, step, step, info.size, 0.0)
+        return _with_facts(nothing_known, info.manifest)
+
+    def next_sequence(self) -> int:
+        """One more than the highest sequence in the folder."""
+        return 1 + max((record.sequence for record in self.records() if record.valid is not False), default=0)
+
+    def records(self) -> list[CheckpointRecord]:
+        """All checkpoints of this prefix, oldest commit first; reads the commit records only.
+
+        Files without a readable one are included, with their step in place of the sequence, `valid=False` and the
+        problem.
+        """
+        found = (self._describe(entry) for entry in self.backend.entries(self.folder) if self._is_ours(entry))
+        return sorted((record for record in found if record), key=lambda record: (record.sequence, record.step))
+
+    def latest_valid(self, on_skip: Callable[[str, str], None]) -> CheckpointRecord | None:
+        """The newest checkpoint of which every byte is right, or None.
+
+        Whatever is newer and cannot be used is passed to `on_skip` with its name and the reason. What is damaged is
+        moved to the quarantine folder, if the storage allows it; what is foreign or cannot be read now stays.
+        """
+        for record in reversed(self.records()):
+            checked = self.verified(record)
+            if checked.valid:
+                return checked
+            on_skip(record.name, self._set_aside(checked))
+        return None
+
+    def verified(self, record: CheckpointRecord) -> CheckpointRecord:
+        """The record with `valid` decided by reading every byte; None where the storage failed to deliver them.
+
+        A file that is another run's or scenario's is not valid here, and not read.
+        """
+        if record.foreign:
+            return record
+        try:
+            with CheckpointFile(self.backend, record.path) as file:
+                file.verify()
+                return self._known(record, file.manifest, valid=True)
+        except DamagedFile as error:
+            return replace(record, valid=False, problem=str(error), foreign=isinstance(error, ForeignFile))
+        except OSError as error:
+            return replace(record, valid=None, problem=f"{record.path} cannot be read: {error}")
+
+    def remove(self, record: CheckpointRecord) -> None:
+        """Remove a checkpoint for good; raises NotFound if it is gone already, else what the storage raises."""
+        try:
+            self.backend.remove(record.path)
+        except FileNotFoundError as error:
+            raise NotFound(f"there is no checkpoint {record.path}") from error
+
+    def remove_leftovers(self) -> list[str]:
+        """Remove temporary files that killed saves of this prefix left; returns their names."""
+        return remove_leftovers(self.backend, self.folder, lambda name: self._pattern.fullmatch(name) is not None)
+
+    def _is_ours(self, entry: Entry) -> bool:
+        return not entry.is_folder and self._pattern.fullmatch(entry.name) is not None
+
+    def _describe(self, entry: Entry) -> CheckpointRecord | None:
+        match = self._pattern.fullmatch(entry.name)
+        if match is None:
+            return None
+        path, step = joined(self.folder, entry.name), int(match[1])
+        nothing_known = CheckpointRecord(entry.name, path, step, step, entry.size, entry.modified)
+        try:
+            manifest = read_manifest_of(self.backend, path)
+        except NotFound:
+            return None
+        except DamagedFile as error:
+            return replace(nothing_known, valid=False, problem=str(error), foreign=isinstance(error, ForeignFile))
+        except OSError as error:
+            return replace(nothing_known, valid=False, problem=f"{path} cannot be read: {error}")
+        return self._known(nothing_known, manifest, valid=None)
+
+    def _known(self, record: CheckpointRecord, manifest: dict[str, Any], valid: bool | None) -> CheckpointRecord:
+        """The record with what its manifest says; foreign, if that is not what we expect."""
+        known = _with_facts(record, manifest)
+        for key, expected in self._expected.items():
+            if manifest.get(key) != expected:
+                problem = f"{record.path} belongs to {key} {manifest.get(key)}, not {expected}"
+                return replace(known, valid=False, problem=problem, foreign=True)
+        return replace(known, valid=valid, problem=None)
+
+    def _set_aside(self, record: CheckpointRecord) -> str:
+        """Move a damaged file away; returns the reason for skipping it and what became of the file."""
+        reason = record.problem or "it cannot be used"
+        if record.foreign:
+            return f"{reason}; left where it is"
+        if record.valid is None:
+            return reason
+        try:
+            return f"{reason}; moved to {move_aside(self.backend, record.path, self.quarantine)}"
+        except OSError as error:
+            return f"{reason}; cannot be moved to {self.quarantine}: {error}"
+
+
+def _with_facts(record: CheckpointRecord, manifest: dict[str, Any]) -> CheckpointRecord:
+    tiers = manifest.get("tiers")
+    return replace(
+        record,
+        sequence=_whole(manifest.get("sequence"), record.step),
+        created=_number(manifest.get("created"), record.created),
+        tiers=frozenset(str(tier) for tier in tiers) if isinstance(tiers, list | tuple) else frozenset(),
+        score=_score(manifest.get("score")),
+        kind=str(manifest.get("kind", "rolling")),
+    )
+
+
+def _whole(value: Any, otherwise: int) -> int:
+    return value if isinstance(value, int) else otherwise
+
+
+def _number(value: Any, otherwise: float) -> float:
+    return float(value) if isinstance(value, int | float) else otherwise
+
+
+def _score(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

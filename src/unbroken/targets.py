@@ -1,0 +1,90 @@
+"""What `unbroken train TARGET` may name, and how an environment is made from it.
+
+A target is a Gymnasium id (`CartPole-v1`), Gymnasium's own `module:EnvId`, or `package.module:EnvClass`.
+Making an environment imports and runs the user's own code; checking a name's form does not.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unbroken.errors import UnknownTarget
+
+
+def scenario_name(target: str) -> str:
+    """The scenario of a target: the target as typed, with "/" and ":" as "-"."""
+    return target.replace("/", "-").replace(":", "-")
+
+
+def make_environment(target: str, kwargs: Mapping[str, Any] | None = None) -> Any:
+    """A new Gymnasium environment with the wrappers its registration asks for.
+
+    Raises UnknownTarget, with the nearest name that exists.
+    """
+    options = dict(kwargs or {})
+    module_name, _, name = target.partition(":")
+    if name:
+        made = _environment_class(module_name, name)
+        if made is not None:
+            return made(**options)
+    return _registered(target, options)
+
+
+def _environment_class(module_name: str, name: str) -> Any:
+    """The class or factory `module:name`, or None when the module does not define it."""
+    module = _import(module_name)
+    found = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if callable(found):
+        return found
+    if "-v" not in name and not _is_registered(name):
+        raise UnknownTarget(f"module {module_name!r} has no {name!r}{_suggestion(name, dir(module))}")
+    return None
+
+
+def _import(module_name: str) -> Any:
+    # a notebook or script user expects the module beside his files to be found
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and not module_name.startswith(error.name):
+            raise UnknownTarget(f"importing {module_name!r} failed: it needs {error.name!r}; pip install it") from error
+        raise UnknownTarget(f"there is no module {module_name!r} here (looked in {here} and the installed packages)") from error
+
+
+def _is_registered(name: str) -> bool:
+    from gymnasium.envs.registration import registry
+
+    return name in registry
+
+
+def _registered(target: str, options: dict[str, Any]) -> Any:
+    import gymnasium
+    from gymnasium.envs.registration import registry
+
+    known = target.rpartition(":")[2]
+    try:
+        return gymnasium.make(target, **options)
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise UnknownTarget(f"environment {target!r} needs a package that is not installed: {error}") from error
+    except (gymnasium.error.NameNotFound, gymnasium.error.NamespaceNotFound, gymnasium.error.VersionNotFound) as error:
+        raise UnknownTarget(f"there is no environment {target!r}{_suggestion(known, registry)}") from error
+    except gymnasium.error.DeprecatedEnv as error:
+        raise UnknownTarget(f"environment {target!r} is gone: {error}") from error
+    except gymnasium.error.Error as error:
+        raise UnknownTarget(f"environment {target!r} cannot be made: {error}") from error
+
+
+def _suggestion(name: str, candidates: Any) -> str:
+    by_lower = {str(candidate).lower(): str(candidate) for candidate in candidates}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
