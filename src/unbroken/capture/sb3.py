@@ -141,7 +141,8 @@ def _cloned(value: Any) -> Any:
     if isinstance(value, dict):
         return type(value)((key, _cloned(item)) for key, item in value.items())
     if isinstance(value, list | tuple):
-        return type(value)(_cloned(item) for item in value)
+        items = [_cloned(item) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     return value
 
 
