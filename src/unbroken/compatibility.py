@@ -48,7 +48,9 @@ _TABLE = {
     "grace_seconds": Verdict.COMPATIBLE,
     "deadline_seconds": Verdict.COMPATIBLE,
 }
-WAYS_OUT = "--fresh starts again (the old checkpoints are archived), --run NAME begins another run, or give the stored values"
+WAYS_OUT = (
+    "--fresh starts again (the old checkpoints are archived), --run NAME begins another run, or give the stored values"
+)
 
 
 @dataclass(frozen=True)
@@ -87,17 +89,23 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", value
 
 
-def require_compatible(found: list[Change], run: str) -> None:
+def require_compatible(found: list[Change], run: str, ways_out: str = WAYS_OUT) -> None:
     """Raise IncompatibleRun with all incompatible fields and the ways out, if there are any."""
     fatal = [change for change in found if change.verdict is Verdict.INCOMPATIBLE]
     if fatal:
         lines = "".join(f"\n  {change}" for change in fatal)
-        raise IncompatibleRun(f"run {run!r} cannot continue with these changes (stored -> now):{lines}\n{WAYS_OUT}")
+        raise IncompatibleRun(f"run {run!r} cannot continue with these changes (stored -> now):{lines}\n{ways_out}")
 
 
-def require_same_schema(stored: Mapping[str, Any], present: Mapping[str, Any], run: str) -> None:
+def require_same_schema(
+    stored: Mapping[str, Any], present: Mapping[str, Any], run: str, ways_out: str = WAYS_OUT
+) -> None:
     """Raise IncompatibleRun where spaces or policy architecture of the checkpoint differ from the built model's."""
     found = changes(stored, present)
     if found:
-        lines = "".join(f"\n  {change}" for change in found[:8]) + (f"\n  and {len(found) - 8} more" if len(found) > 8 else "")
-        raise IncompatibleRun(f"the checkpoint of run {run!r} was made with another environment or network:{lines}\n{WAYS_OUT}")
+        lines = "".join(f"\n  {change}" for change in found[:8]) + (
+            f"\n  and {len(found) - 8} more" if len(found) > 8 else ""
+        )
+        raise IncompatibleRun(
+            f"the checkpoint of run {run!r} was made with another environment or network:{lines}\n{ways_out}"
+        )

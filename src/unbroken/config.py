@@ -127,7 +127,9 @@ def _explain(item: Any) -> str:
     if item["type"] == "extra_forbidden":
         known = list(_keys(RunConfig))
         near = difflib.get_close_matches(place, known, n=1, cutoff=0.5)
-        leaf = difflib.get_close_matches(place.rpartition(".")[2], [k.rpartition(".")[2] for k in known], n=1, cutoff=0.6)
+        leaf = difflib.get_close_matches(
+            place.rpartition(".")[2], [k.rpartition(".")[2] for k in known], n=1, cutoff=0.6
+        )
         guess = near or [k for k in known if leaf and k.rpartition(".")[2] == leaf[0]]
         return f"unknown key {place!r}" + (f"; did you mean {guess[0]!r}?" if guess else "")
     if item["type"] == "missing":

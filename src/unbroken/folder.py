@@ -12,7 +12,13 @@ import yaml
 
 from unbroken.config import check_name
 from unbroken.errors import StorageError
-from unbroken.store.durable import LocalBackend, make_folder_durably, move_aside, write_bytes_durably, write_json_durably
+from unbroken.store.durable import (
+    LocalBackend,
+    make_folder_durably,
+    move_aside,
+    write_bytes_durably,
+    write_json_durably,
+)
 
 RUN_FILE = "run.yaml"
 METADATA = "training_metadata.json"
@@ -60,7 +66,9 @@ class RunFolder:
             write_bytes_durably(self.backend, ".writable", b"")
             self.backend.remove(".writable")
         except OSError as error:
-            raise StorageError(f"run folder {self.path} cannot be written: {error}; choose another with --runs-dir") from error
+            raise StorageError(
+                f"run folder {self.path} cannot be written: {error}; choose another with --runs-dir"
+            ) from error
         if free < _SPACE_NEEDED_BYTES:
             raise StorageError(
                 f"only {free / 1e6:.0f} MB are free for {self.path}: no room for a checkpoint; free some or choose another --runs-dir"

@@ -12,7 +12,7 @@ from unbroken import logs
 from unbroken.config import RunConfig, build_config, merged
 from unbroken.errors import UsageError
 from unbroken.folder import RunFolder
-from unbroken.locate import Place, find_checkpoint
+from unbroken.locate import Place, find_checkpoint, repository_of
 from unbroken.recording import EVENTS, METRICS
 from unbroken.requests import TrainRequest
 from unbroken.store.checkpoint_file import ForeignFile
@@ -36,7 +36,9 @@ def prepare_fork(request: TrainRequest) -> tuple[TrainRequest, RunFolder]:
             raise UsageError(f"{error}; only checkpoints of unbroken can be continued exactly") from error
         file.verify()
     if "config" not in manifest or manifest.get("kind") not in ("rollout", "end"):
-        raise UsageError(f"{request.checkpoint} is a model for use, without training state; choose a file in checkpoints/")
+        raise UsageError(
+            f"{request.checkpoint} is a model for use, without training state; choose a file in checkpoints/"
+        )
     name = request.run or f"{manifest['run']}-fork-{manifest['step']}"
     folder = RunFolder(request.runs_dir, name)
     parent = {"run": manifest["run"], "step": manifest["step"], "file": str(place.file)}
@@ -50,16 +52,24 @@ def _make(folder: RunFolder, place: Place, manifest: dict[str, Any], parent: dic
     if stored is not None:
         known = stored.get("parent") or {}
         if (known.get("run"), known.get("step")) != (parent["run"], parent["step"]):
-            raise UsageError(f"run {folder.name!r} exists and is not a fork of this checkpoint; choose another name with --run NAME")
+            raise UsageError(
+                f"run {folder.name!r} exists and is not a fork of this checkpoint; choose another name with --run NAME"
+            )
         return
     folder.prepare()
     with ExclusiveLock(folder.lock_path, folder.name), logs.logging_to(folder.log_path):
         scenario = manifest["config"]["scenario"]
-        _copy(place, folder, f"checkpoints/{scenario}_checkpoint_{manifest['step']}_steps.zip")
+        _copy(place, folder, repository_of(folder, scenario).path_for(manifest["step"]))
         if place.run is not None:
             _copy_recordings(place.run, folder, manifest.get("logs") or {})
         # written last: a folder without run.yaml is not a fork yet, and the next start makes it again
-        folder.store({"version": 1, "parent": parent, "config": {**config.plain(), "total_timesteps": manifest["config"]["total_timesteps"]}})
+        folder.store(
+            {
+                "version": 1,
+                "parent": parent,
+                "config": {**config.plain(), "total_timesteps": manifest["config"]["total_timesteps"]},
+            }
+        )
         logs.checkpoint(f"Forked run {folder.name} from {place.file}; run {parent['run']} keeps everything")
 
 

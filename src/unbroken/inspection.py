@@ -22,7 +22,16 @@ def list_run(runs_dir: Path, name: str) -> list[dict[str, Any]]:
     for record in map(repository.verified, repository.records()):
         tiers = ", ".join(["rolling", *sorted(record.tiers)])
         rows.append(
-            _row(record.path, record.step, tiers, record.score, record.size, record.created, bool(record.valid), record.problem)
+            _row(
+                record.path,
+                record.step,
+                tiers,
+                record.score,
+                record.size,
+                record.created,
+                bool(record.valid),
+                record.problem,
+            )
         )
     return rows + [_export_row(folder, tier, path) for tier, path in _exports(folder)]
 
@@ -77,7 +86,16 @@ def _export_row(folder: RunFolder, tier: str, path: str) -> dict[str, Any]:
         with CheckpointFile(folder.backend, path) as file:
             facts = file.manifest
     size, modified = local.stat().st_size, local.stat().st_mtime
-    return _row(path, facts.get("step", 0), tier, facts.get("score"), size, facts.get("created", modified), problem is None, problem)
+    return _row(
+        path,
+        facts.get("step", 0),
+        tier,
+        facts.get("score"),
+        size,
+        facts.get("created", modified),
+        problem is None,
+        problem,
+    )
 
 
 def _problem(place: Place) -> str | None:
@@ -89,6 +107,8 @@ def _problem(place: Place) -> str | None:
     return None
 
 
-def _row(path: str, step: int, tier: str, score: float | None, size: int, created: float, valid: bool, problem: str | None) -> dict[str, Any]:
+def _row(
+    path: str, step: int, tier: str, score: float | None, size: int, created: float, valid: bool, problem: str | None
+) -> dict[str, Any]:
     names = ("path", "step", "tier", "score", "size", "created", "valid", "problem")
     return dict(zip(names, (path, step, tier, score, size, created, valid, problem), strict=True))

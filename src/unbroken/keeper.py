@@ -58,7 +58,9 @@ class SaveSchedule:
     def is_due(self, step: int) -> bool:
         """Whether a multiple of the interval, or the time, has passed since the last checkpoint."""
         by_steps = self.every is not None and step // self.every > self._step // self.every
-        return by_steps or (self.seconds is not None and time.monotonic() - self._time >= self.seconds and step > self._step)
+        return by_steps or (
+            self.seconds is not None and time.monotonic() - self._time >= self.seconds and step > self._step
+        )
 
 
 class Keeper:
@@ -164,7 +166,7 @@ class Keeper:
 
     def _report(self, removal: retention.Removal[CheckpointRecord], rules: str) -> None:
         if removal.error is None:
-            logs.checkpoint(f"Rotated out {removal.record.name} (no rule keeps it: {rules})")
+            logs.checkpoint(f"Rotated out {removal.record.name} (rule: {rules})")
         else:
             self._warn(f"{removal.record.name} could not be rotated out: {removal.error}")
 

@@ -29,6 +29,7 @@ from unbroken.learners.continuing import Continuation, make_continuing
 from unbroken.learners.evaluation import Evaluation, Score, TrainingBest
 from unbroken.learners.hyperparameters import imported
 from unbroken.learners.sb3 import KeeperCallback, LeaveTraining, read_stored, write_export
+from unbroken.locate import repository_of
 from unbroken.metadata import leg_entry, metadata_content
 from unbroken.progress import Progress
 from unbroken.recording import Recorder, cut_recordings
@@ -36,7 +37,7 @@ from unbroken.retention.policy import KeepEvery, KeepNewest, Policy
 from unbroken.stopping import StopNow, StopRequest, leave_process
 from unbroken.store.checkpoint_file import CheckpointFile, read_manifest, write_checkpoint
 from unbroken.store.durable import write_json_durably
-from unbroken.store.repository import CheckpointRecord, CheckpointRepository
+from unbroken.store.repository import CheckpointRecord
 
 if TYPE_CHECKING:
     from unbroken.run import Resolved
@@ -134,7 +135,7 @@ class Leg:
 
     def _build_callbacks(self, verdict: Verdict) -> None:
         assert self._model is not None
-        repository = CheckpointRepository(self.folder.backend, self.config.scenario, scenario=self.config.scenario)
+        repository = repository_of(self.folder, self.config.scenario)
         saving = self.config.saving
         policies: list[Policy] = [KeepNewest(saving.keep_last)]
         if saving.keep_every is not None:
@@ -152,6 +153,7 @@ class Leg:
         self._callback.stateless = (shown,)
         self._root = CallbackList([*user, self._judge, shown, self._callback])
         self._continuation = make_continuing(self._model)
+        self._continuation.records_calls = False
 
     def _build_judge(self, verdict: Verdict) -> Evaluation | TrainingBest:
         model = self._model
@@ -190,7 +192,9 @@ class Leg:
         self._keeper.close()
         self._export(f"{self.config.scenario}_final.zip", {"kind": "final"})
         if not self._callback.save_end():
-            raise UnbrokenError("the target is reached, but its checkpoint could not be saved; make room and run the same command again")
+            raise UnbrokenError(
+                "the target is reached, but its checkpoint could not be saved; make room and run the same command again"
+            )
         logs.checkpoint(
             f"Ready for the next run: {self.folder.path} is at step {self.step:,}; --steps with a higher target, or --more N, continues"
         )
@@ -317,4 +321,3 @@ def _episodes(model: BaseAlgorithm) -> int:
         return sum(len(lengths) for lengths in model.env.env_method("get_episode_lengths"))
     except AttributeError:
         return model._episode_num
-

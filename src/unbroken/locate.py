@@ -48,7 +48,7 @@ def scenario_of(folder: RunFolder) -> str:
 def repository_of(folder: RunFolder, scenario: str | None = None) -> CheckpointRepository:
     """The rolling checkpoints of a run."""
     prefix = scenario or scenario_of(folder)
-    return CheckpointRepository(folder.backend, prefix, scenario=prefix)
+    return CheckpointRepository(folder.backend, f"{prefix}_checkpoint", scenario=prefix)
 
 
 def existing_run(runs_dir: Path, name: str) -> RunFolder:

@@ -45,9 +45,9 @@ def warn_checkpoint(message: str) -> None:
 
 
 @contextlib.contextmanager
-def logging_to(path: Path) -> Iterator[None]:
-    """Send log lines to the console and to the end of a file for a while."""
-    handlers: list[logging.Handler] = [_ConsoleHandler(sys.stdout)]
+def logging_to(path: Path, *, console: bool = True) -> Iterator[None]:
+    """Send log lines to the end of a file for a while, and to the console."""
+    handlers: list[logging.Handler] = [_ConsoleHandler(sys.stdout)] if console else []
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = _QuietFileHandler(path, encoding="utf-8", errors="backslashreplace")

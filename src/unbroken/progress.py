@@ -48,7 +48,12 @@ class Progress:
             return
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, transient=True, redirect_stdout=True) as self._bar:
             self._task = self._bar.add_task("training", total=self.target, completed=self._start, note="")
             try:

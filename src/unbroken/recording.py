@@ -79,9 +79,13 @@ def cut_recordings(folder: Path, positions: Mapping[str, int]) -> None:
     for name in (METRICS, EVENTS):
         difference = cut_file(folder / name, int(positions.get(name, 0)), folder / "archive")
         if difference > 0:
-            logs.checkpoint(f"Cut {name} back to the checkpoint ({difference} bytes of repeated steps kept in archive/)")
+            logs.checkpoint(
+                f"Cut {name} back to the checkpoint ({difference} bytes of repeated steps kept in archive/)"
+            )
         elif difference < 0:
-            logs.warn_checkpoint(f"{name} is {-difference} bytes shorter than when the checkpoint was made: rows are missing")
+            logs.warn_checkpoint(
+                f"{name} is {-difference} bytes shorter than when the checkpoint was made: rows are missing"
+            )
 
 
 def _is_number(value: Any) -> bool:

@@ -24,6 +24,7 @@ from unbroken.stopping import EXIT_STOPPED, StopRequest
 from unbroken.store.checkpoint_file import read_manifest
 from unbroken.store.lock import ExclusiveLock
 from unbroken.store.repository import CheckpointRecord
+from unbroken.targets import check_target
 
 if TYPE_CHECKING:
     from unbroken.leg import Leg
@@ -70,13 +71,14 @@ def train(target: str | None = None, **words: Unpack[TrainWords]) -> Outcome:
 def carry(request: TrainRequest, *, hard_exit: bool) -> Outcome:
     """Carry a run as requested. With `hard_exit` a step that never returns ends the process after the grace time."""
     request, folder = _named(request)
+    check_target(_target_name(request, folder))
     folder.prepare()
     with ExclusiveLock(folder.lock_path, folder.name), logs.logging_to(folder.log_path):
         if request.fresh:
             _start_fresh(folder, request)
         resolved = _resolve(request, folder)
-        _remember(resolved)
         if resolved.record is not None and resolved.step >= resolved.config.total_timesteps:
+            _remember(resolved)
             return _already_there(resolved)
         return _carry_leg(resolved, hard_exit)
 
@@ -93,6 +95,16 @@ def _named(request: TrainRequest) -> tuple[TrainRequest, RunFolder]:
     if "target" not in request.values:
         raise UsageError("name what to train, such as 'unbroken train CartPole-v1', or an existing run with --run NAME")
     return request, RunFolder(request.runs_dir, build_config(request.values).default_run_name())
+
+
+def _target_name(request: TrainRequest, folder: RunFolder) -> str:
+    stored = folder.stored() or {}
+    name = request.values.get("target") or stored.get("config", {}).get("target")
+    if not isinstance(name, str):
+        raise UsageError(
+            f"run {folder.name!r} does not exist yet; name what to train, such as 'unbroken train CartPole-v1'"
+        )
+    return name
 
 
 def _start_fresh(folder: RunFolder, request: TrainRequest) -> None:
@@ -178,7 +190,9 @@ def _judge(folder: RunFolder, before: dict[str, Any], config: RunConfig, step: i
         if change.verdict in (Change.RISKY, Change.NOTED):
             mixed.append({"step": step, "field": change.field, "before": change.stored, "now": change.present})
         if change.field == "total_timesteps" and step < change.present:
-            logs.checkpoint(f"Target {change.stored:,} -> {change.present:,} steps: schedules that depend on it follow the new one")
+            logs.checkpoint(
+                f"Target {change.stored:,} -> {change.present:,} steps: schedules that depend on it follow the new one"
+            )
     return mixed
 
 
@@ -203,7 +217,7 @@ def _carry_leg(resolved: Resolved, hard_exit: bool) -> Outcome:
     leg = Leg(resolved, stop)
     try:
         with stop.listening(leg.give_up if hard_exit else None):
-            reason = _drive(leg, _verdict(resolved, test))
+            reason = _drive(leg, resolved, test)
     finally:
         if isinstance(test, SelfTest):
             test.cancel()
@@ -212,8 +226,15 @@ def _carry_leg(resolved: Resolved, hard_exit: bool) -> Outcome:
     return Outcome(resolved.folder.name, resolved.folder.path, leg.step, resolved.config.total_timesteps, code, reason)
 
 
-def _drive(leg: Leg, verdict: Verdict) -> str:
+def _drive(leg: Leg, resolved: Resolved, test: SelfTest | Verdict) -> str:
+    started = time.perf_counter()
+    verdict = test if isinstance(test, Verdict) else test.result()
+    waited = time.perf_counter() - started
     leg.build(verdict)
+    if isinstance(test, SelfTest):
+        _say_verdict(verdict, waited, resolved.config.environment.replay_limit)
+    # only now: a configuration that cannot even be built must not become what the run continues with
+    _remember(resolved)
     return leg.drive()
 
 
@@ -235,17 +256,12 @@ def _begin_self_test(resolved: Resolved) -> SelfTest | Verdict:
     return SelfTest.start(config.target, config.environment.kwargs, config.environment.replay_limit)
 
 
-def _verdict(resolved: Resolved, test: SelfTest | Verdict) -> Verdict:
-    if isinstance(test, Verdict):
-        return test
-    started = time.perf_counter()
-    verdict = test.result()
+def _say_verdict(verdict: Verdict, waited_seconds: float, replay_limit: int) -> None:
     if verdict.proved:
-        logs.checkpoint(f"Self-test: {verdict.describe()}, waited {time.perf_counter() - started:.1f} s")
+        logs.checkpoint(f"Self-test: {verdict.describe()}, waited {waited_seconds:.1f} s")
     else:
         logs.warn_checkpoint(f"{verdict.describe()}: a resumed run may differ from an uninterrupted one")
     if verdict.strategy == "replay":
-        limit = resolved.config.environment.replay_limit
-        logs.checkpoint(f"Resuming repeats the actions of the unfinished episode (refused beyond {limit:,} steps)")
-    return verdict
-
+        logs.checkpoint(
+            f"Resuming repeats the actions of the unfinished episode (refused beyond {replay_limit:,} steps)"
+        )

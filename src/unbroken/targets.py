@@ -35,6 +35,22 @@ def make_environment(target: str, kwargs: Mapping[str, Any] | None = None) -> An
     return _registered(target, options)
 
 
+def check_target(target: str) -> None:
+    """See that a target names something, without making it. Imports the module that it names.
+
+    Raises UnknownTarget, with the nearest name that exists.
+    """
+    import gymnasium
+
+    module_name, _, name = target.partition(":")
+    if name and _environment_class(module_name, name) is not None:
+        return
+    try:
+        gymnasium.spec(target)
+    except gymnasium.error.Error as error:
+        raise _unknown(target, error) from error
+
+
 def _environment_class(module_name: str, name: str) -> Any:
     """The class or factory `module:name`, or None when the module does not define it."""
     module = _import(module_name)
@@ -58,7 +74,9 @@ def _import(module_name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name and not module_name.startswith(error.name):
             raise UnknownTarget(f"importing {module_name!r} failed: it needs {error.name!r}; pip install it") from error
-        raise UnknownTarget(f"there is no module {module_name!r} here (looked in {here} and the installed packages)") from error
+        raise UnknownTarget(
+            f"there is no module {module_name!r} here (looked in {here} and the installed packages)"
+        ) from error
 
 
 def _is_registered(name: str) -> bool:
@@ -69,19 +87,23 @@ def _is_registered(name: str) -> bool:
 
 def _registered(target: str, options: dict[str, Any]) -> Any:
     import gymnasium
-    from gymnasium.envs.registration import registry
 
-    known = target.rpartition(":")[2]
     try:
         return gymnasium.make(target, **options)
     except gymnasium.error.DependencyNotInstalled as error:
         raise UnknownTarget(f"environment {target!r} needs a package that is not installed: {error}") from error
-    except (gymnasium.error.NameNotFound, gymnasium.error.NamespaceNotFound, gymnasium.error.VersionNotFound) as error:
-        raise UnknownTarget(f"there is no environment {target!r}{_suggestion(known, registry)}") from error
-    except gymnasium.error.DeprecatedEnv as error:
-        raise UnknownTarget(f"environment {target!r} is gone: {error}") from error
     except gymnasium.error.Error as error:
-        raise UnknownTarget(f"environment {target!r} cannot be made: {error}") from error
+        raise _unknown(target, error) from error
+
+
+def _unknown(target: str, error: Exception) -> UnknownTarget:
+    import gymnasium
+    from gymnasium.envs.registration import registry
+
+    not_there = (gymnasium.error.NameNotFound, gymnasium.error.NamespaceNotFound, gymnasium.error.VersionNotFound)
+    if isinstance(error, not_there):
+        return UnknownTarget(f"there is no environment {target!r}{_suggestion(target.rpartition(':')[2], registry)}")
+    return UnknownTarget(f"environment {target!r} cannot be made: {' '.join(str(error).split())}")
 
 
 def _suggestion(name: str, candidates: Any) -> str:

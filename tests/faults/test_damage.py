@@ -161,13 +161,13 @@ def test_leftover_temporary_files_are_never_mistaken(repository):
 def test_a_read_only_folder_skips_without_moving(skipped):
     """A10: a damaged file that cannot be moved is still skipped."""
     inner = MemoryBackend()
-    writable = CheckpointRepository(inner, "sample")
+    writable = CheckpointRepository(inner, "sample_checkpoint")
     writable.save(100, small_checkpoint())
     damage(writable, 200, b"")
     changing = ("create", "replace", "remove", "make_folder", "sync_folder")
     error = OSError(errno.EROFS, "Read-only file system")
     read_only = FaultyBackend(inner, lambda operation, path: error if operation in changing else None)
-    repository = CheckpointRepository(read_only, "sample")
+    repository = CheckpointRepository(read_only, "sample_checkpoint")
     assert repository.latest_valid(skipped).step == 100
     assert "cannot be moved" in skipped.all[NEWEST]
     with pytest.raises(OSError, match="Read-only"):
@@ -178,12 +178,12 @@ def test_a_read_only_folder_skips_without_moving(skipped):
 def test_a_failing_disk_is_not_damage(skipped):
     """A10: what cannot be read now is skipped, named and left where it is."""
     inner = MemoryBackend()
-    writable = CheckpointRepository(inner, "sample")
+    writable = CheckpointRepository(inner, "sample_checkpoint")
     for step in (100, 200):
         writable.save(step, small_checkpoint())
     error = OSError(errno.EIO, "Input/output error")
     failing = FaultyBackend(inner, lambda operation, path: error if operation == "open" and "_200_" in path else None)
-    repository = CheckpointRepository(failing, "sample")
+    repository = CheckpointRepository(failing, "sample_checkpoint")
     assert repository.latest_valid(skipped).step == 100
     assert "cannot be read: [Errno 5] Input/output error" in skipped.all[NEWEST]
     assert inner.exists(f"checkpoints/{NEWEST}")
@@ -192,24 +192,24 @@ def test_a_failing_disk_is_not_damage(skipped):
 def test_a_disk_that_recovers_gives_the_checkpoint_with_its_facts():
     """A10: a passing read error does not make a checkpoint invalid."""
     backend = MemoryBackend()
-    CheckpointRepository(backend, "sample").save(200, small_checkpoint(score=4.0))
+    CheckpointRepository(backend, "sample_checkpoint").save(200, small_checkpoint(score=4.0))
     errors = [OSError(errno.EIO, "Input/output error")]
     failing = FaultyBackend(backend, lambda operation, path: errors.pop() if operation == "open" and errors else None)
-    record = CheckpointRepository(failing, "sample").latest_valid(pytest.fail)
+    record = CheckpointRepository(failing, "sample_checkpoint").latest_valid(pytest.fail)
     assert (record.valid, record.score, record.sequence) == (True, 4.0, 1)
 
 
 def test_disk_full_at_any_operation_keeps_the_last_good_one(tmp_path):
     """A10: ENOSPC at each single operation of a save; the next save works again."""
     local = LocalBackend(tmp_path)
-    CheckpointRepository(local, "sample").save(100, small_checkpoint())
+    CheckpointRepository(local, "sample_checkpoint").save(100, small_checkpoint())
     error = OSError(errno.ENOSPC, "No space left on device")
     for operation in ("make_folder", "create", "write", "sync", "close", "replace", "sync_folder"):
         full = FaultyBackend(local, lambda name, path, at=operation: error if name == at else None)
         with pytest.raises(OSError, match="No space left"):
-            CheckpointRepository(full, "sample").save(200, small_checkpoint())
+            CheckpointRepository(full, "sample_checkpoint").save(200, small_checkpoint())
         assert full.counts[operation] > 0
-        repository = CheckpointRepository(local, "sample")
+        repository = CheckpointRepository(local, "sample_checkpoint")
         assert repository.latest_valid(pytest.fail).step == 100
         assert repository.remove_leftovers() == []
     assert repository.save(300, small_checkpoint()).step == 300
@@ -221,7 +221,7 @@ def test_disk_full_at_any_operation_keeps_the_last_good_one(tmp_path):
 def test_disk_full_at_any_byte_keeps_the_last_good_one(room):
     """A10: a disk with room for some bytes of the second checkpoint, not for all."""
     backend = MemoryBackend(capacity=len(SAMPLE) + room)
-    repository = CheckpointRepository(backend, "sample")
+    repository = CheckpointRepository(backend, "sample_checkpoint")
     with backend_file(backend, repository.path_for(100)) as file:
         file.write(SAMPLE)
     with pytest.raises(OSError, match="no space"):

@@ -20,9 +20,9 @@ from unbroken.testing.samples import small_checkpoint
 
 backend = LocalBackend(Path(sys.argv[1]))
 for step in (100, 200):
-    CheckpointRepository(backend, "sample").save(step, small_checkpoint("old"))
+    CheckpointRepository(backend, "sample_checkpoint").save(step, small_checkpoint("old"))
 at, nth, half = sys.argv[2], int(sys.argv[3]), sys.argv[4] == "half"
-killing = CheckpointRepository(KillingBackend(backend, at, nth, half_written=half), "sample")
+killing = CheckpointRepository(KillingBackend(backend, at, nth, half_written=half), "sample_checkpoint")
 killing.save(200, small_checkpoint("new"))
 print("saved", flush=True)
 """
@@ -41,7 +41,7 @@ def large(writer):
             file.write(bytes(100_000))
     return facts
 
-repository = CheckpointRepository(LocalBackend(Path(sys.argv[1])), "sample")
+repository = CheckpointRepository(LocalBackend(Path(sys.argv[1])), "sample_checkpoint")
 repository.save(100, small_checkpoint("old"))
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000))
 for step in (100, 200):
@@ -80,7 +80,7 @@ def test_sigkill_at_every_write_boundary(tmp_path, at, nth, half, mark):
     """A7: a kill leaves the previous or the new checkpoint of a step, never something between."""
     result = run(SAVE, tmp_path, at, nth, half)
     assert result.returncode == -signal.SIGKILL, result.stderr
-    repository = CheckpointRepository(LocalBackend(tmp_path), "sample")
+    repository = CheckpointRepository(LocalBackend(tmp_path), "sample_checkpoint")
     latest = repository.latest_valid(pytest.fail)
     assert (latest.step, mark_of(repository, latest)) == (200, mark)
     assert len(repository.remove_leftovers()) == (1 if at in ("write", "sync", "close", "replace") else 0)
@@ -99,7 +99,7 @@ def test_a_real_file_size_limit_keeps_the_old_checkpoint(tmp_path):
     result = run(LIMITED, tmp_path)
     assert result.stdout == "refused: File too large\nrefused: File too large\nnext: 300\n", result.stderr
     assert result.stderr == ""
-    repository = CheckpointRepository(LocalBackend(tmp_path), "sample")
+    repository = CheckpointRepository(LocalBackend(tmp_path), "sample_checkpoint")
     assert [(record.step, mark_of(repository, record)) for record in repository.records()] == [
         (100, "old"),
         (300, "after"),

@@ -18,7 +18,7 @@ from unbroken.testing.samples import small_checkpoint
 def record_run(steps, keep):
     """Save with rotation, the way a run does; the recording acknowledges each save as `step:mark`."""
     recording = RecordingBackend(MemoryBackend())
-    repository = CheckpointRepository(recording, "sample")
+    repository = CheckpointRepository(recording, "sample_checkpoint")
     for mark, step in enumerate(steps):
         repository.save(step, small_checkpoint(str(mark)))
         recording.acknowledge(f"{step}:{mark}")
@@ -40,7 +40,7 @@ def test_the_newest_acknowledged_checkpoint_always_loads(steps, keep):
     states = list(crash_states(record_run(steps, keep).operations))
     assert len(states) > 30
     for state in states:
-        repository = CheckpointRepository(state.backend, "sample")
+        repository = CheckpointRepository(state.backend, "sample_checkpoint")
         latest = repository.latest_valid(lambda name, reason, place=state.place: pytest.fail(f"{place}: {reason}"))
         if state.acknowledged:
             assert latest is not None, state.place
@@ -51,7 +51,7 @@ def test_the_newest_acknowledged_checkpoint_always_loads(steps, keep):
 def test_a_run_goes_on_after_any_power_loss():
     """A5: from every state the next save works and becomes the newest."""
     for state in crash_states(record_run((100, 200), 1).operations):
-        repository = CheckpointRepository(state.backend, "sample")
+        repository = CheckpointRepository(state.backend, "sample_checkpoint")
         repository.remove_leftovers()
         repository.save(300, small_checkpoint())
         assert repository.latest_valid(pytest.fail).step == 300

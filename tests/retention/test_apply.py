@@ -10,7 +10,7 @@ from unbroken.testing.samples import small_checkpoint
 
 
 def repository_with(backend, *steps):
-    repository = CheckpointRepository(backend, "sample")
+    repository = CheckpointRepository(backend, "sample_checkpoint")
     for step in steps:
         repository.save(step, small_checkpoint())
     return repository

@@ -13,7 +13,7 @@ def backend(tmp_path):
 
 @pytest.fixture
 def repository(backend):
-    return CheckpointRepository(backend, "sample", scenario="sample", run="sample")
+    return CheckpointRepository(backend, "sample_checkpoint", scenario="sample", run="sample")
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def test_saving_a_step_again_replaces_it(repository):
 def test_three_prefixes_share_a_folder(backend):
     """A15: `cartpole`, `cartpole_v2` and `cartpole_checkpoint` do not see each other's files."""
     prefixes = ("cartpole", "cartpole_v2", "cartpole_checkpoint")
-    repositories = {prefix: CheckpointRepository(backend, prefix, "") for prefix in prefixes}
+    repositories = {prefix: CheckpointRepository(backend, f"{prefix}_checkpoint", "") for prefix in prefixes}
     for number, repository in enumerate(repositories.values()):
         save(repository, number)
     for number, repository in enumerate(repositories.values()):
@@ -83,7 +83,7 @@ def test_other_names_are_not_seen(repository, name):
 
 
 def test_a_prefix_is_taken_literally(backend):
-    repository = CheckpointRepository(backend, "a.b+c (1)", "")
+    repository = CheckpointRepository(backend, "a.b+c (1)_checkpoint", "")
     save(repository, 1)
     write_bytes_durably(backend, "aXb+c (1)_checkpoint_2_steps.zip", b"")
     assert [record.step for record in repository.records()] == [1]
@@ -103,7 +103,7 @@ def test_the_latest_is_verified(repository):
 def test_another_scenario_is_reported_and_left(repository, skipped):
     """A8: somebody else's checkpoint under our name."""
     save(repository, 1)
-    other = CheckpointRepository(repository.backend, "sample")
+    other = CheckpointRepository(repository.backend, "sample_checkpoint")
     save(other, 2, scenario="another")
     assert repository.latest_valid(skipped).step == 1
     reason = skipped.all["sample_checkpoint_2_steps.zip"]
@@ -113,7 +113,7 @@ def test_another_scenario_is_reported_and_left(repository, skipped):
 
 def test_another_run_is_reported_and_left(repository, skipped):
     """A9: a fork's file copied into the wrong run."""
-    save(CheckpointRepository(repository.backend, "sample"), 2, run="sample-fork-1")
+    save(CheckpointRepository(repository.backend, "sample_checkpoint"), 2, run="sample-fork-1")
     assert repository.latest_valid(skipped) is None
     assert "belongs to run sample-fork-1, not sample" in skipped.all["sample_checkpoint_2_steps.zip"]
 

@@ -74,7 +74,10 @@ class ActionRecorder(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 def _own_generators(env: Any) -> dict[str, Any]:
     describer = Describer()
-    return {n: describer.describe(vars(env).get(n)) for n in ("_np_random", "_np_random_seed", "action_space", "observation_space")}
+    return {
+        n: describer.describe(vars(env).get(n))
+        for n in ("_np_random", "_np_random_seed", "action_space", "observation_space")
+    }
 
 
 def _restore_own_generators(env: Any, described: dict[str, Any]) -> None:
@@ -174,7 +177,11 @@ class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
             self.strategy = "replay"
             self._recorder = self._recorder or self._insert_recorder(REPLAY_LIMIT)
             actions = described["actions"]
-            listed = [a.copy() if a.ndim else a[()] for a in actions] if isinstance(actions, np.ndarray) else filler.build(actions)
+            listed = (
+                [a.copy() if a.ndim else a[()] for a in actions]
+                if isinstance(actions, np.ndarray)
+                else filler.build(actions)
+            )
             self._recorder.replay({**described, "actions": listed, "options": filler.build(described["options"])})
             return
         self._settle_on(strategy)
@@ -205,7 +212,9 @@ class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
             self._recorder = None
 
 
-_LAYER_SKIP = frozenset({"env", "spec", "_cached_spec", "render_history", "_metadata", "file_handler", "logger", "results_writer"})
+_LAYER_SKIP = frozenset(
+    {"env", "spec", "_cached_spec", "render_history", "_metadata", "file_handler", "logger", "results_writer"}
+)
 
 
 def _describe_layer(describer: Describer, layer: Any) -> dict[str, Any]:

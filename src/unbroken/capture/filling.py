@@ -56,7 +56,9 @@ class Filler:
         self._memo: dict[int, Any] = {}
         self._claimed: set[int] = set()
 
-    def fill_attributes(self, live: Any, fields: Mapping[str, Description], path: str = "", *, drop: bool = False) -> None:
+    def fill_attributes(
+        self, live: Any, fields: Mapping[str, Description], path: str = "", *, drop: bool = False
+    ) -> None:
         """Set each described attribute of `live`. With `drop`, attributes that are not described are deleted."""
         present = attributes_of(live)
         for name, description in fields.items():

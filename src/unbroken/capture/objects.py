@@ -88,7 +88,9 @@ def subspaces(space: Any) -> list[Any]:
         return list(inner.values())
     if inner is not None:
         return list(inner)
-    return [getattr(space, n) for n in ("feature_space", "node_space", "edge_space") if getattr(space, n, None) is not None]
+    return [
+        getattr(space, n) for n in ("feature_space", "node_space", "edge_space") if getattr(space, n, None) is not None
+    ]
 
 
 class Describer:
@@ -227,7 +229,12 @@ class Describer:
             return {"t": "torch_generator", "v": value.get_state().numpy().copy()}
         if isinstance(value, torch.nn.Module):
             number = self._remember(value)
-            return {"t": "module", "i": number, "training": value.training, "v": self.describe(dict(value.state_dict()), path)}
+            return {
+                "t": "module",
+                "i": number,
+                "training": value.training,
+                "v": self.describe(dict(value.state_dict()), path),
+            }
         if isinstance(value, torch.optim.Optimizer):
             return {"t": "optimizer", "i": self._remember(value), "v": self.describe(value.state_dict(), path)}
         if isinstance(value, torch.device | torch.dtype):

@@ -102,7 +102,11 @@ def capture_model(model: BaseAlgorithm, cut: Cut, callbacks: Callbacks, iteratio
 
 
 def restore_model(
-    model: BaseAlgorithm, state: dict[str, Any], tensors: dict[str, Any], variables: dict[str, Any], callbacks: Callbacks
+    model: BaseAlgorithm,
+    state: dict[str, Any],
+    tensors: dict[str, Any],
+    variables: dict[str, Any],
+    callbacks: Callbacks,
 ) -> list[str]:
     """Bring a like-built training into the captured state; returns what did not fit.
 
@@ -200,7 +204,9 @@ def _restore_exploration(model: BaseAlgorithm, described: dict[str, Any]) -> Non
 
 def _distributions(model: BaseAlgorithm) -> list[tuple[str, Any]]:
     owners = {"policy": model.policy, "actor": getattr(model, "actor", None)}
-    return [(name, owner.action_dist) for name, owner in owners.items() if getattr(owner, "action_dist", None) is not None]
+    return [
+        (name, owner.action_dist) for name, owner in owners.items() if getattr(owner, "action_dist", None) is not None
+    ]
 
 
 def used_rows(buffer: Any) -> int:
@@ -239,7 +245,9 @@ def _restore_replay(model: BaseAlgorithm, described: dict[str, Any] | None, prob
     arrays = _row_arrays(buffer)
     for name, rows in described["rows"].items():
         if name not in arrays or arrays[name].shape[1:] != rows.shape[1:] or len(rows) > len(arrays[name]):
-            raise IncompatibleRun(f"replay buffer {name!r} has another shape than in the checkpoint; give buffer_size as it was")
+            raise IncompatibleRun(
+                f"replay buffer {name!r} has another shape than in the checkpoint; give buffer_size as it was"
+            )
         arrays[name][: len(rows)] = rows
     filler = Filler()
     filler.fill_attributes(buffer, described["fields"], "replay_buffer")
@@ -255,7 +263,12 @@ def _capture_environment(venv: VecEnv | None, missing: list[str]) -> dict[str, A
 
 
 def _callback_tools(model: BaseAlgorithm, callbacks: Callbacks) -> dict[str, Any]:
-    return {"model": model, "training environment": model.env, "logger": getattr(model, "_logger", None), **callbacks.names()}
+    return {
+        "model": model,
+        "training environment": model.env,
+        "logger": getattr(model, "_logger", None),
+        **callbacks.names(),
+    }
 
 
 def _capture_callbacks(model: BaseAlgorithm, callbacks: Callbacks, missing: list[str]) -> Any:
@@ -370,7 +383,6 @@ def mean_episode_reward(model: BaseAlgorithm) -> float | None:
     """Moving average of training episodes' rewards, None before the first has ended."""
     episodes = model.ep_info_buffer
     return float(np.mean([episode["r"] for episode in episodes])) if episodes else None
-
 
 
 def space_shape(space: Any) -> Any:

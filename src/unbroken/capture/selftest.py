@@ -41,7 +41,11 @@ class Verdict:
     def describe(self) -> str:
         """One line for the log."""
         if self.proved:
-            ways = {"protocol": "its own get_state/set_state", "attributes": "its attributes", "replay": "replay since the last reset"}
+            ways = {
+                "protocol": "its own get_state/set_state",
+                "attributes": "its attributes",
+                "replay": "replay since the last reset",
+            }
             return f"environment state: exact by {ways[self.strategy]} (self-test passed)"
         return f"environment state: not proved ({self.reason})"
 
@@ -96,7 +100,9 @@ def prove_instances(first: Any, second: Any, strategy: Strategy = "auto") -> Ver
     generators = capture_generators()
     try:
         recorded = _record(CaptureWrapper(first, strategy))
-        return _compared(recorded["strategy"], recorded["outcomes"], _continue(CaptureWrapper(second, strategy), recorded))
+        return _compared(
+            recorded["strategy"], recorded["outcomes"], _continue(CaptureWrapper(second, strategy), recorded)
+        )
     finally:
         restore_generators(generators)
 
@@ -119,7 +125,13 @@ def _record(env: CaptureWrapper) -> dict[str, Any]:
         resets += ended
     if not resets:
         outcomes.append(_digest(env.reset()[0]))
-    return {"strategy": env.strategy, "state": state, "actions": actions, "outcomes": outcomes, "reset_at_end": not resets}
+    return {
+        "strategy": env.strategy,
+        "state": state,
+        "actions": actions,
+        "outcomes": outcomes,
+        "reset_at_end": not resets,
+    }
 
 
 def _reach_mid_episode(env: CaptureWrapper, rng: np.random.Generator) -> None:
@@ -169,7 +181,11 @@ def _step(env: CaptureWrapper, action: Any, outcomes: list[str], rng: np.random.
 
 
 def _plain_info(info: dict[str, Any]) -> list[Any]:
-    return [[key, value] for key, value in sorted(info.items()) if isinstance(value, bool | int | float | str | np.ndarray | np.generic)]
+    return [
+        [key, value]
+        for key, value in sorted(info.items())
+        if isinstance(value, bool | int | float | str | np.ndarray | np.generic)
+    ]
 
 
 def _legal_action(env: CaptureWrapper) -> Any:
@@ -225,7 +241,10 @@ def _compared(strategy: Strategy, expected: list[str], found: list[str]) -> Verd
         return Verdict(strategy, True)
     if found and found[0].startswith("not restored"):
         return Verdict("auto", False, f"{strategy}: {found[0]}")
-    same = next((k for k, pair in enumerate(zip(expected, found, strict=False)) if pair[0] != pair[1]), min(len(expected), len(found)))
+    same = next(
+        (k for k, pair in enumerate(zip(expected, found, strict=False)) if pair[0] != pair[1]),
+        min(len(expected), len(found)),
+    )
     return Verdict("auto", False, f"by {strategy}, the restored copy differs from outcome {same + 1} on")
 
 

@@ -12,7 +12,20 @@ from unbroken.capture.filling import Filler
 from unbroken.capture.objects import Describer, class_name
 from unbroken.errors import CaptureError
 
-_SKIP = frozenset({"venv", "envs", "remotes", "work_remotes", "processes", "waiting", "closed", "class_attributes", "metadata", "results_writer"})
+_SKIP = frozenset(
+    {
+        "venv",
+        "envs",
+        "remotes",
+        "work_remotes",
+        "processes",
+        "waiting",
+        "closed",
+        "class_attributes",
+        "metadata",
+        "results_writer",
+    }
+)
 
 
 def vector_layers(venv: VecEnv) -> Iterator[VecEnv]:
@@ -35,7 +48,8 @@ def capture_vector_environment(venv: VecEnv) -> tuple[dict[str, Any], list[str]]
     describer = Describer()
     stack = list(vector_layers(venv))
     described = [
-        {"class": class_name(layer), "attributes": describer.attributes(layer, type(layer).__name__, _SKIP)} for layer in stack
+        {"class": class_name(layer), "attributes": describer.attributes(layer, type(layer).__name__, _SKIP)}
+        for layer in stack
     ]
     missing = list(describer.opaque)
     states: list[Any] | None = None
@@ -45,7 +59,9 @@ def capture_vector_environment(venv: VecEnv) -> tuple[dict[str, Any], list[str]]
         except CaptureError as error:
             missing.append(str(error))
         else:
-            missing += [f"environment {k}: {what}" for k, env in enumerate(coverage(venv)) for what in env["not_captured"]]
+            missing += [
+                f"environment {k}: {what}" for k, env in enumerate(coverage(venv)) for what in env["not_captured"]
+            ]
     else:
         missing.append(f"the environments inside {class_name(stack[-1])} (wrap each with unbroken.sb3.CaptureWrapper)")
     return {"layers": described, "environments": states}, missing

@@ -11,7 +11,9 @@ from typing import Annotated, Any
 import typer
 
 app = typer.Typer(help="List, show, verify and compare checkpoints.", no_args_is_help=True)
-Runs = Annotated[str | None, typer.Option("--runs-dir", help="Folder of the runs (default: $UNBROKEN_RUNS_DIR or ./runs).")]
+Runs = Annotated[
+    str | None, typer.Option("--runs-dir", help="Folder of the runs (default: $UNBROKEN_RUNS_DIR or ./runs).")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -30,7 +32,9 @@ def _print_json(content: Any) -> None:
 
 
 @app.command("list")
-def list_checkpoints(run: Annotated[str, typer.Argument(help="Name of a run.")], runs_dir: Runs = None, as_json: Json = False) -> None:
+def list_checkpoints(
+    run: Annotated[str, typer.Argument(help="Name of a run.")], runs_dir: Runs = None, as_json: Json = False
+) -> None:
     """The checkpoints of RUN: step, tier, score, size, age, and whether every byte is right."""
     from unbroken.inspection import list_run
     from unbroken.logs import human_seconds, human_size
@@ -51,7 +55,11 @@ def list_checkpoints(run: Annotated[str, typer.Argument(help="Name of a run.")],
 
 
 @app.command()
-def show(checkpoint: Annotated[str, typer.Argument(help="RUN, RUN@STEP, RUN@best or a file.")], runs_dir: Runs = None, as_json: Json = False) -> None:
+def show(
+    checkpoint: Annotated[str, typer.Argument(help="RUN, RUN@STEP, RUN@best or a file.")],
+    runs_dir: Runs = None,
+    as_json: Json = False,
+) -> None:
     """What a checkpoint says of itself: run, step, configuration, environment, machines, versions."""
     from unbroken.inspection import show_checkpoint
 
@@ -65,7 +73,11 @@ def show(checkpoint: Annotated[str, typer.Argument(help="RUN, RUN@STEP, RUN@best
 
 
 @app.command()
-def verify(checkpoint: Annotated[str, typer.Argument(help="RUN (all of it), RUN@STEP or a file.")], runs_dir: Runs = None, as_json: Json = False) -> None:
+def verify(
+    checkpoint: Annotated[str, typer.Argument(help="RUN (all of it), RUN@STEP or a file.")],
+    runs_dir: Runs = None,
+    as_json: Json = False,
+) -> None:
     """Read every byte of RUN's checkpoints, or of one, and say which are right. Exits 65 if any is not."""
     from unbroken.inspection import verify_checkpoints
 
@@ -74,7 +86,10 @@ def verify(checkpoint: Annotated[str, typer.Argument(help="RUN (all of it), RUN@
         _print_json(results)
     else:
         for result in results:
-            _print(f"{'ok' if result['valid'] else 'DAMAGED':<8} {result['path']}" + (f": {result['problem']}" if result["problem"] else ""))
+            _print(
+                f"{'ok' if result['valid'] else 'DAMAGED':<8} {result['path']}"
+                + (f": {result['problem']}" if result["problem"] else "")
+            )
     if not all(result["valid"] for result in results):
         sys.exit(65)
 

@@ -11,7 +11,9 @@ import typer
 def demo(
     kills: Annotated[int, typer.Option(help="How often the training is killed with SIGKILL.")] = 5,
     steps: Annotated[int, typer.Option(help="Environment steps to train.")] = 40_000,
-    folder: Annotated[str | None, typer.Option(help="Where to leave the two runs (default: a temporary folder).")] = None,
+    folder: Annotated[
+        str | None, typer.Option(help="Where to leave the two runs (default: a temporary folder).")
+    ] = None,
 ) -> None:
     """Train CartPole, kill it in mid-training, resume it with the same command, and compare with an undisturbed twin."""
     from unbroken.testing.demonstration import run_demonstration

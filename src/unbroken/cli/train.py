@@ -11,13 +11,23 @@ Option = typer.Option
 
 
 def train(
-    target: Annotated[str | None, typer.Argument(help="Gymnasium id, module:EnvId, package.module:EnvClass, or a YAML file.")] = None,
+    target: Annotated[
+        str | None, typer.Argument(help="Gymnasium id, module:EnvId, package.module:EnvClass, or a YAML file.")
+    ] = None,
     config: Annotated[str | None, Option(help="YAML file in the same schema as the target file.")] = None,
-    algo: Annotated[str | None, Option(help="ppo, a2c, dqn, sac, td3, ddpg, recurrent_ppo, maskable_ppo, tqc, qrdqn, crossq, trpo.")] = None,
-    steps: Annotated[int | None, Option(help="Target in total environment steps, never 'more' (default 100,000).")] = None,
+    algo: Annotated[
+        str | None, Option(help="ppo, a2c, dqn, sac, td3, ddpg, recurrent_ppo, maskable_ppo, tqc, qrdqn, crossq, trpo.")
+    ] = None,
+    steps: Annotated[
+        int | None, Option(help="Target in total environment steps, never 'more' (default 100,000).")
+    ] = None,
     more: Annotated[int | None, Option(help="Add this many steps to what the run has now.")] = None,
-    quick: Annotated[bool, Option("--quick", help="A small target (5,000 steps); a later full run continues it.")] = False,
-    fresh: Annotated[bool, Option("--fresh", help="Start again; everything of the run so far moves to its archive/.")] = False,
+    quick: Annotated[
+        bool, Option("--quick", help="A small target (5,000 steps); a later full run continues it.")
+    ] = False,
+    fresh: Annotated[
+        bool, Option("--fresh", help="Start again; everything of the run so far moves to its archive/.")
+    ] = False,
     checkpoint: Annotated[str | None, Option(help="Fork a new run from a checkpoint: PATH, RUN or RUN@STEP.")] = None,
     run: Annotated[str | None, Option(help="Name of the run (default {scenario}-{algo}-seed{n}).")] = None,
     runs_dir: Annotated[str | None, Option(help="Folder of the runs (default: $UNBROKEN_RUNS_DIR or ./runs).")] = None,
@@ -25,13 +35,19 @@ def train(
     device: Annotated[str | None, Option(help="cpu, cuda or auto.")] = None,
     n_envs: Annotated[int | None, Option(help="Copies of the environment (default 1).")] = None,
     save_every: Annotated[int | None, Option(help="Environment steps between checkpoints (default 10,000).")] = None,
-    save_seconds: Annotated[float | None, Option(help="Seconds between checkpoints, in addition (default 300).")] = None,
+    save_seconds: Annotated[
+        float | None, Option(help="Seconds between checkpoints, in addition (default 300).")
+    ] = None,
     keep_last: Annotated[int | None, Option(help="Rolling checkpoints that stay (default 2).")] = None,
-    eval_every: Annotated[int | None, Option(help="Environment steps between evaluations, 0 = off (default 10,000).")] = None,
+    eval_every: Annotated[
+        int | None, Option(help="Environment steps between evaluations, 0 = off (default 10,000).")
+    ] = None,
     eval_episodes: Annotated[int | None, Option(help="Episodes of one evaluation (default 5).")] = None,
     deadline: Annotated[str | None, Option(help="Stop in time for the last save, such as 11h.")] = None,
     grace: Annotated[str | None, Option(help="How long a signal waits for the end of a rollout (default 30s).")] = None,
-    settings: Annotated[list[str] | None, Option("--set", help="Any other key, such as hyperparameters.learning_rate=3e-4.")] = None,
+    settings: Annotated[
+        list[str] | None, Option("--set", help="Any other key, such as hyperparameters.learning_rate=3e-4.")
+    ] = None,
     debug: Annotated[bool, Option("--debug", hidden=True)] = False,
 ) -> None:
     """Train TARGET; run the same command again to continue after whatever ended it.

@@ -27,13 +27,19 @@ class LearnCall:
 
 @dataclass
 class Continuation:
-    """What a continued training knows about the `learn()` calls before this process."""
+    """What a continued training knows about the `learn()` calls before this process.
+
+    Where a target rules and not the calls, `records_calls` is False: how the way was cut into legs is no state then.
+    """
 
     calls: list[LearnCall] = field(default_factory=list)
+    records_calls: bool = True
     made: int = 0
     iteration: int = 0
     log_interval: int | None = 1
-    before_learn: Callable[[Any], None] = lambda callback: None
+    prepare: Callable[[Any], Any] = lambda callback: callback
+    say: Callable[[str], None] = logs.checkpoint
+    around: Callable[[Callable[[], Any]], Any] = lambda learn: learn()
     carried: bool = False
 
     def carry_on(self, iteration: int, *, mid_call: bool) -> None:
@@ -42,10 +48,12 @@ class Continuation:
 
     def plain(self) -> list[dict[str, Any]]:
         """The calls as plain data."""
-        return [asdict(call) for call in self.calls]
+        return [asdict(call) for call in self.calls] if self.records_calls else []
 
 
-def make_continuing(model: BaseAlgorithm, calls: list[dict[str, Any]] | None = None, iteration: int = 0) -> Continuation:
+def make_continuing(
+    model: BaseAlgorithm, calls: list[dict[str, Any]] | None = None, iteration: int = 0
+) -> Continuation:
     """Give the model a `learn()` that continues; `calls` and `iteration` come from the checkpoint."""
     continuation = Continuation([LearnCall(**call) for call in calls or []], iteration=iteration)
     model.__class__ = _continuing_class(type(model))
@@ -63,7 +71,9 @@ def _continuing_class(cls: type[BaseAlgorithm]) -> type[BaseAlgorithm]:
         def _excluded_save_params(self) -> list[str]:
             return [*super()._excluded_save_params(), "_unbroken"]
 
-        def learn(self, total_timesteps: int, callback: Any = None, log_interval: int | None = None, **words: Any) -> Any:
+        def learn(
+            self, total_timesteps: int, callback: Any = None, log_interval: int | None = None, **words: Any
+        ) -> Any:
             """SB3's `learn()`. After a resume, `total_timesteps` counts from where this call began in the first leg."""
             if log_interval is None:
                 log_interval = 1 if counts_iterations else 4
@@ -96,7 +106,8 @@ def _learn(model: Any, learn: Callable[..., Any], total: int, callback: Any, wor
     if not state.carried:
         state.iteration = 0
     state.carried = False
-    return learn(total, callback, **words)
+    prepared = state.prepare(callback)
+    return state.around(lambda: learn(total, prepared, **words))
 
 
 def _continue(
@@ -106,10 +117,11 @@ def _continue(
     state: Continuation = model._unbroken
     goal = call.start + total
     if call.end is not None and (goal <= call.end or call is not state.calls[-1]):
-        logs.checkpoint(f"learn({total:,}) was completed by an earlier leg at step {call.end:,}: nothing to do")
+        state.say(f"learn({total:,}) was completed by an earlier leg at step {call.end:,}: nothing to do")
         return model
     if call.end is not None:
         state.iteration = 0
     call.total, call.end = total, None
-    state.before_learn(callback)
-    return learn(goal - model.num_timesteps, callback, **{**words, "reset_num_timesteps": False})
+    prepared = state.prepare(callback)
+    continued = {**words, "reset_num_timesteps": False}
+    return state.around(lambda: learn(goal - model.num_timesteps, prepared, **continued))

@@ -69,7 +69,11 @@ class Evaluation(BaseCallback):
         mean = float(np.mean(rewards))
         self._record(
             step,
-            {"eval/mean_reward": mean, "eval/std_reward": float(np.std(rewards)), "eval/mean_ep_length": float(np.mean(lengths))},
+            {
+                "eval/mean_reward": mean,
+                "eval/std_reward": float(np.std(rewards)),
+                "eval/mean_ep_length": float(np.mean(lengths)),
+            },
         )
         score = Score(mean, step)
         if score.beats(self.best):
@@ -80,7 +84,12 @@ class Evaluation(BaseCallback):
         if self.model.get_vec_normalize_env() is not None:
             sync_envs_normalization(self.training_env, self.eval_env)
         rewards, lengths = _evaluate_policy(self.model)(
-            self.model, self.eval_env, n_eval_episodes=self.episodes, deterministic=True, return_episode_rewards=True, warn=False
+            self.model,
+            self.eval_env,
+            n_eval_episodes=self.episodes,
+            deterministic=True,
+            return_episode_rewards=True,
+            warn=False,
         )
         return rewards, lengths
 

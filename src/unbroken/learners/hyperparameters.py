@@ -38,7 +38,9 @@ def constructor_arguments(cls: type, given: dict[str, Any], n_actions: int | Non
     for name in given:
         if name in _OURS:
             place = _OURS[name]
-            raise ConfigurationError(f"hyperparameters.{name}: " + (f"set {place!r} instead" if place else "unbroken sets this itself"))
+            raise ConfigurationError(
+                f"hyperparameters.{name}: " + (f"set {place!r} instead" if place else "unbroken sets this itself")
+            )
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -74,7 +76,9 @@ def _action_noise(value: Any, n_actions: int | None) -> Any:
         raise ConfigurationError("action_noise is {type: normal or ornstein-uhlenbeck, sigma: 0.1, mean: 0}")
     if n_actions is None:
         raise ConfigurationError("action_noise needs a continuous action space")
-    mean, sigma = (np.full(n_actions, float(value.get(key, default))) for key, default in (("mean", 0.0), ("sigma", 0.1)))
+    mean, sigma = (
+        np.full(n_actions, float(value.get(key, default))) for key, default in (("mean", 0.0), ("sigma", 0.1))
+    )
     return kinds[value["type"]](mean, sigma)
 
 
@@ -86,11 +90,16 @@ def _policy_arguments(value: Any) -> dict[str, Any]:
     result = dict(value)
     activation = result.get("activation_fn")
     if isinstance(activation, str) and ":" not in activation:
-        by_lower = {name.lower(): getattr(torch.nn, name) for name in ("Tanh", "ReLU", "ELU", "GELU", "LeakyReLU", "SiLU")}
+        by_lower = {
+            name.lower(): getattr(torch.nn, name) for name in ("Tanh", "ReLU", "ELU", "GELU", "LeakyReLU", "SiLU")
+        }
         if activation.lower() not in by_lower:
             raise ConfigurationError(f"activation_fn {activation!r} is not one of {', '.join(by_lower)} or module:name")
         result["activation_fn"] = by_lower[activation.lower()]
-    return {key: imported(item) if isinstance(item, str) and re.fullmatch(r"[\w.]+:[\w.]+", item) else item for key, item in result.items()}
+    return {
+        key: imported(item) if isinstance(item, str) and re.fullmatch(r"[\w.]+:[\w.]+", item) else item
+        for key, item in result.items()
+    }
 
 
 def imported(place: str) -> Any:

@@ -66,7 +66,11 @@ def read_stored(file: CheckpointFile) -> Stored:
     if STATE not in names:
         raise DamagedFile(f"{file.path} is a model for use without training state; resume from a file in checkpoints/")
     state = decode(file.read(STATE), file.read(ARRAYS))
-    tensors = {n.removesuffix(".pth"): read_tensors(file.read(n)) for n in names if n not in _NOT_TENSORS and n.endswith(".pth")}
+    tensors = {
+        n.removesuffix(".pth"): read_tensors(file.read(n))
+        for n in names
+        if n not in _NOT_TENSORS and n.endswith(".pth")
+    }
     variables = tensors.pop("pytorch_variables", None) or {}
     return Stored(state, tensors, variables)
 
@@ -95,7 +99,9 @@ class KeeperCallback(BaseCallback):
 
     def begin_from(self, model: BaseAlgorithm, stored: Stored, root: BaseCallback | None = None) -> list[str]:
         """Restore before `learn()`; the rest follows at the first cut. Returns what did not fit."""
-        problems = restore_model(model, stored.state, stored.tensors, stored.variables, Callbacks(root, (self, *self.stateless)))
+        problems = restore_model(
+            model, stored.state, stored.tensors, stored.variables, Callbacks(root, (self, *self.stateless))
+        )
         self.pending = stored if stored.cut == "rollout" else None
         self.keeper.schedule.settled(model.num_timesteps)
         return problems

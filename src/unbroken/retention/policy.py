@@ -51,6 +51,9 @@ class KeepNewest:
     def __post_init__(self) -> None:
         _require_positive("keep newest", self.n)
 
+    def __str__(self) -> str:
+        return f"newest {self.n}"
+
     def keeps(self, records: Sequence[Record], /) -> dict[str, str]:
         return {record.name: f"among the newest {self.n}" for record in records[-self.n :]}
 
@@ -63,6 +66,9 @@ class KeepEvery:
 
     def __post_init__(self) -> None:
         _require_positive("keep every", self.steps)
+
+    def __str__(self) -> str:
+        return f"every {self.steps:,} steps"
 
     def keeps(self, records: Sequence[Record], /) -> dict[str, str]:
         first: dict[int, Record] = {}
@@ -87,6 +93,9 @@ class KeepBest:
         if self.mode not in ("max", "min"):
             raise ConfigurationError(f"keep best: mode is 'max' or 'min', not {self.mode!r}")
 
+    def __str__(self) -> str:
+        return f"best {self.k}"
+
     def keeps(self, records: Sequence[Record], /) -> dict[str, str]:
         sign = 1 if self.mode == "max" else -1
         scored = [(sign * r.score, r.sequence, r) for r in records if r.score is not None and r.score == r.score]
@@ -101,6 +110,9 @@ class KeepBest:
 class KeepFinal:
     """Those made on completion of a target (tier `final`)."""
 
+    def __str__(self) -> str:
+        return "final"
+
     def keeps(self, records: Sequence[Record], /) -> dict[str, str]:
         return {record.name: "final" for record in records if "final" in record.tiers}
 
@@ -110,6 +122,9 @@ class KeepPinned:
     """Those that a person pinned: by tier `pinned` when saved, by `names` since then."""
 
     names: frozenset[str] = frozenset()
+
+    def __str__(self) -> str:
+        return "pinned"
 
     def keeps(self, records: Sequence[Record], /) -> dict[str, str]:
         return {record.name: "pinned" for record in records if self._is_pinned(record)}
@@ -121,6 +136,9 @@ class KeepPinned:
 @dataclass(frozen=True)
 class KeepAll:
     """Everything."""
+
+    def __str__(self) -> str:
+        return "everything"
 
     def keeps(self, records: Sequence[Record], /) -> dict[str, str]:
         return {record.name: "everything is kept" for record in records}

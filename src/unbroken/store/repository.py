@@ -44,7 +44,7 @@ class CheckpointRecord:
 
 
 class CheckpointRepository:
-    """Checkpoints `{prefix}_checkpoint_{steps}_steps.zip` in `folder` of a backend.
+    """Checkpoints `{prefix}_{steps}_steps.zip` in `folder` of a backend.
 
     With `scenario` or `run` given, new checkpoints carry them and others' count as foreign. One process writes at a
     time (see `lock`); within it, one thread.
@@ -67,13 +67,13 @@ class CheckpointRepository:
         self.folder = checked_path(folder)
         self.quarantine = checked_path(quarantine)
         self._expected = {key: value for key, value in (("scenario", scenario), ("run", run)) if value is not None}
-        self._pattern = re.compile(re.escape(prefix) + r"_checkpoint_(0|[1-9][0-9]*)_steps\.zip")
+        self._pattern = re.compile(re.escape(prefix) + r"_(0|[1-9][0-9]*)_steps\.zip")
 
     def path_for(self, step: int) -> str:
         """Where the checkpoint of `step` lies, relative to the backend's root."""
         if step < 0:
             raise UsageError(f"a checkpoint cannot have {step} steps")
-        return joined(self.folder, f"{self.prefix}_checkpoint_{step}_steps.zip")
+        return joined(self.folder, f"{self.prefix}_{step}_steps.zip")
 
     def save(self, step: int, fill: Fill) -> CheckpointRecord:
         """Commit what `fill` writes, durably; a checkpoint of the same step is replaced in one step.

@@ -1,0 +1,327 @@
+"""Drop-ins for a user's own Stable-Baselines3 script; `unbroken.sb3` is where they are imported from.
+
+    checkpoints = RotatingCheckpointCallback(save_freq=1_000, save_path="checkpoints", name_prefix="cartpole", max_keep=2)
+    model = resume_or_create(PPO, "MlpPolicy", env, checkpoints, seed=0)
+    model.learn(50_000, callback=checkpoints)
+
+Run again after any interruption, the script continues where its newest checkpoint was made and ends with the same bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EventCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+from unbroken import logs
+from unbroken.capture.sb3 import Callbacks, configured_names, describe_schema, mean_episode_reward, restore_callbacks
+from unbroken.capture.selftest import Verdict, prove_instances
+from unbroken.capture.vector_environments import coverage, make_capturable
+from unbroken.compatibility import Verdict as Change
+from unbroken.compatibility import changes, require_compatible, require_same_schema
+from unbroken.context import current_context, differences, enforce_threads
+from unbroken.errors import UsageError
+from unbroken.keeper import Keeper, SaveSchedule
+from unbroken.learners.continuing import make_continuing
+from unbroken.learners.events import cut_event_files, event_positions, sync_event_files
+from unbroken.learners.sb3 import KeeperCallback, LeaveTraining, Stored, read_stored
+from unbroken.metadata import leg_entry, metadata_content
+from unbroken.retention.policy import KeepNewest
+from unbroken.stopping import EXIT_STOPPED, StopNow, StopRequest
+from unbroken.store.checkpoint_file import CheckpointFile
+from unbroken.store.durable import LocalBackend, write_json_durably
+from unbroken.store.lock import ExclusiveLock
+from unbroken.store.repository import CheckpointRecord, CheckpointRepository
+
+A = TypeVar("A", bound=BaseAlgorithm)
+_WAYS_OUT = "choose another name_prefix or save_path to start anew, or give the stored values"
+
+
+def find_latest_checkpoint(path: str | Path, prefix: str = "rl_model") -> str | None:
+    """Path of the newest valid checkpoint `{prefix}_{steps}_steps.zip` in a folder, None if there is none.
+
+    Newest by commit, not by file time. Plain `PPO.load(...)` reads the file. Damaged files are moved to
+    `quarantine/` beside it and reported; files that are not ours are reported and left.
+    """
+    folder = Path(path)
+    repository = CheckpointRepository(LocalBackend(folder), prefix, "")
+    record = repository.latest_valid(lambda name, why: logs.warn_checkpoint(f"Skipped {name}: {why}"))
+    return None if record is None else str(folder / record.path)
+
+
+class RotatingCheckpointCallback(KeeperCallback):
+    """Saves the whole training state every `save_freq` calls, keeping the newest `max_keep` checkpoints of its prefix.
+
+    Like SB3's CheckpointCallback it counts calls: with n environments, `save_freq` calls are `n * save_freq` steps. It
+    saves at the next cut, the start of a rollout, and at the end of `learn()`. Files are
+    `{save_path}/{name_prefix}_{steps}_steps.zip`, ordinary SB3 zips; several prefixes may share a folder.
+    `save_seconds` saves by time as well. Storage errors warn and never stop training.
+    """
+
+    def __init__(
+        self,
+        save_freq: int,
+        save_path: str | Path,
+        name_prefix: str = "rl_model",
+        max_keep: int = 2,
+        verbose: int = 1,
+        *,
+        save_seconds: float | None = None,
+        grace_seconds: float = 30.0,
+    ) -> None:
+        if save_freq < 1:
+            raise UsageError(f"save_freq={save_freq}: give a number of calls of at least 1")
+        self.save_freq = save_freq
+        self.save_path = Path(save_path)
+        self.name_prefix = name_prefix
+        self.backend = LocalBackend(self.save_path)
+        self.repository = CheckpointRepository(self.backend, name_prefix, "")
+        self.verdict = Verdict("auto", False, "no second environment was given")
+        self._origin: Mapping[str, Any] = {}
+        self._started = time.time()
+        self._context: dict[str, Any] = {}
+        keeper = Keeper(
+            self.repository,
+            SaveSchedule(None, save_seconds),
+            [KeepNewest(max_keep)],
+            before_commit=lambda: sync_event_files(self.model),
+            after_commit=self._write_metadata,
+        )
+        super().__init__(keeper, StopRequest(grace_seconds), self._facts)
+        self.verbose = verbose
+
+    @property
+    def metadata_path(self) -> str:
+        """Name of the metadata file beside the checkpoints."""
+        return f"{self.name_prefix}_training_metadata.json"
+
+    def adopt(self, manifest: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint's manifest: its legs and context belong to this training."""
+        self._origin = manifest
+
+    def _init_callback(self) -> None:
+        self.keeper.schedule.every = self.save_freq * self.model.n_envs
+        self._context = self._context or current_context()
+
+    def _on_training_end(self) -> None:
+        continuation = getattr(self.model, "_unbroken", None)
+        if continuation is not None and continuation.calls:
+            continuation.calls[-1].end = self.model.num_timesteps
+        self.save_end()
+
+    def _facts(self, model: BaseAlgorithm) -> dict[str, Any]:
+        step = model.num_timesteps
+        legs = list(self._origin.get("legs") or [])
+        found = coverage(model.env) if model.env is not None else []
+        return {
+            "run": self.name_prefix,
+            "scenario": self.name_prefix,
+            "algorithm": type(model).__name__,
+            "mean_reward": mean_episode_reward(model),
+            "config": _configuration(model),
+            "schema": describe_schema(model),
+            "context": self._context,
+            "environment_capture": {
+                "strategy": found[0]["strategy"] if found else "none",
+                "proved": self.verdict.proved,
+                "reason": self.verdict.reason,
+            },
+            "lineage": self._origin.get("lineage") or [],
+            "legs": [*legs, leg_entry(len(legs) + 1, self._started, int(self._origin.get("step", 0)), step)],
+            "logs": event_positions(model, self.save_path),
+            "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+    def _write_metadata(self, record: CheckpointRecord, facts: Mapping[str, Any]) -> None:
+        write_json_durably(self.backend, self.metadata_path, metadata_content(record, facts))
+
+
+def resume_or_create(
+    algorithm: type[A],
+    policy: Any,
+    env: Any,
+    checkpoints: RotatingCheckpointCallback,
+    *,
+    second_env: Callable[[], Any] | None = None,
+    **arguments: Any,
+) -> A:
+    """`algorithm(policy, env, **arguments)`, brought to the newest valid checkpoint of the callback's prefix, if any.
+
+    The model's `learn(total_timesteps)` then counts from where that call began in the first leg: the same script starts,
+    continues, and does nothing once it is complete. SIGTERM, SIGINT and SIGUSR1 save at the next cut and exit with 75.
+    `second_env` makes a further instance for the self-test of the environment's capture; without it, it is "not proved".
+    Environments inside a SubprocVecEnv must be wrapped in `unbroken.sb3.CaptureWrapper` by their factories.
+    Raises IncompatibleRun when checkpoint and arguments do not fit.
+    """
+    with _logging(checkpoints):
+        record = _newest(checkpoints)
+        model = algorithm(policy, env, **arguments)
+        if not isinstance(model, OnPolicyAlgorithm | OffPolicyAlgorithm):
+            raise UsageError(f"{algorithm.__name__} has a training loop of its own that offers no place to save at")
+        assert model.env is not None
+        make_capturable(model.env)
+        _prove(checkpoints, second_env)
+        continuation = make_continuing(model)
+        if record is not None:
+            stored = _restore(model, checkpoints, record)
+            continuation.calls = _calls(stored)
+            continuation.iteration = int(stored.state["iteration"])
+            continuation.prepare = lambda callback: _ready(model, callback, checkpoints, stored)
+        else:
+            continuation.prepare = lambda callback: _ready(model, callback, checkpoints, None)
+        continuation.around = lambda learn: _session(checkpoints, learn)
+        continuation.say = lambda message: _say(checkpoints, message)
+    return model
+
+
+def _calls(stored: Stored) -> list[Any]:
+    from unbroken.learners.continuing import LearnCall
+
+    calls = stored.state.get("calls")
+    if calls is None:
+        # saved by the callback in a script that did not use resume_or_create: one call from step 0
+        return [LearnCall(0, 0, int(stored.state["model"]["num_timesteps"]) if stored.cut == "end" else None)]
+    return [LearnCall(**call) for call in calls]
+
+
+def _newest(checkpoints: RotatingCheckpointCallback) -> CheckpointRecord | None:
+    repository = checkpoints.repository
+    for name in repository.remove_leftovers():
+        logs.checkpoint(f"Removed {name}, an unfinished save of a process that was killed")
+    found = repository.records()
+    if not found:
+        return None
+    logs.checkpoint(f"Found {len(found)} checkpoint(s) to restore:")
+    for record in found:
+        logs.checkpoint(f"  {record.name} ({logs.human_size(record.size)})")
+    return repository.latest_valid(lambda name, why: logs.warn_checkpoint(f"Skipped {name}: {why}"))
+
+
+def _restore(model: BaseAlgorithm, checkpoints: RotatingCheckpointCallback, record: CheckpointRecord) -> Stored:
+    logs.checkpoint(f"Loading checkpoint {record.name} ...")
+    with CheckpointFile(checkpoints.backend, record.path) as file:
+        manifest = dict(file.manifest)
+        stored = read_stored(file)
+    name = checkpoints.name_prefix
+    mixed = _judge(manifest["config"], _configuration(model), name, record.step)
+    require_same_schema(manifest["schema"], describe_schema(model), name, ways_out=_WAYS_OUT)
+    enforce_threads(manifest.get("context"))
+    found = differences(manifest.get("context") or {}, current_context())
+    if found:
+        logs.checkpoint(f"Note: exactness is not guaranteed on this leg, because {'; '.join(found)}")
+    checkpoints.adopt({**manifest, "lineage": [*(manifest.get("lineage") or []), *mixed]})
+    cut_event_files(manifest.get("logs") or {}, checkpoints.save_path)
+    for problem in checkpoints.begin_from(model, stored):
+        logs.warn_checkpoint(f"not restored: {problem}")
+    logs.checkpoint(f"Resuming from checkpoint: {checkpoints.save_path / record.path}")
+    mean = mean_episode_reward(model)
+    rewards = "none yet" if mean is None else f"{mean:.2f} (mean of the last episodes)"
+    logs.checkpoint(f"Resume: timestep={model.num_timesteps}, episode={model._episode_num}, rewards={rewards}")
+    return stored
+
+
+def _configuration(model: BaseAlgorithm) -> dict[str, Any]:
+    """The constructor's plain arguments as the model holds them, in the shape of a run's configuration."""
+    names = sorted(configured_names(type(model)) - {"env", "policy", "seed", "verbose", "tensorboard_log", "device"})
+    values = {name: getattr(model, name, None) for name in names}
+    plain = {name: value for name, value in values.items() if isinstance(value, bool | int | float | str)}
+    return {
+        "target": "script",
+        "algo": type(model).__name__,
+        "seed": model.seed,
+        "total_timesteps": model._total_timesteps,
+        "environment": {"n_envs": model.n_envs},
+        "hyperparameters": plain,
+    }
+
+
+def _judge(before: dict[str, Any], now: dict[str, Any], name: str, step: int) -> list[dict[str, Any]]:
+    found = [change for change in changes(before, now) if change.field != "total_timesteps"]
+    require_compatible(found, name, ways_out=_WAYS_OUT)
+    risky = [change for change in found if change.verdict is Change.RISKY]
+    for change in risky:
+        logs.warn_checkpoint(f"{change} changes the training from step {step:,} on; its lineage is now mixed")
+    return [{"step": step, "field": c.field, "before": c.stored, "now": c.present} for c in risky]
+
+
+def _prove(checkpoints: RotatingCheckpointCallback, second_env: Callable[[], Any] | None) -> None:
+    if second_env is not None:
+        checkpoints.verdict = prove_instances(second_env(), second_env())
+    level = logs.checkpoint if checkpoints.verdict.proved or second_env is None else logs.warn_checkpoint
+    level(checkpoints.verdict.describe())
+
+
+def _ready(
+    model: BaseAlgorithm, callback: Any, checkpoints: RotatingCheckpointCallback, stored: Stored | None
+) -> BaseCallback:
+    """The callback to train with: it includes ours, and after an "end" cut has its state back."""
+    given = callback if isinstance(callback, list) else [callback] if callback is not None else []
+    root = callback if isinstance(callback, BaseCallback) else CallbackList([_as_callback(item) for item in given])
+    if checkpoints not in _flattened(root):
+        root = CallbackList([root, checkpoints])
+    if stored is not None and stored.cut == "end":
+        for problem in restore_callbacks(model, Callbacks(root, (checkpoints,)), stored.state["callbacks"]):
+            logs.warn_checkpoint(f"not restored: {problem}")
+    return root
+
+
+def _as_callback(item: Any) -> BaseCallback:
+    if isinstance(item, BaseCallback):
+        return item
+    from stable_baselines3.common.callbacks import ConvertCallback
+
+    return ConvertCallback(item)
+
+
+def _flattened(callback: BaseCallback) -> Iterator[BaseCallback]:
+    yield callback
+    children = callback.callbacks if isinstance(callback, CallbackList) else []
+    if isinstance(callback, EventCallback) and callback.callback is not None:
+        children = [callback.callback]
+    for child in children:
+        yield from _flattened(child)
+
+
+def _session(checkpoints: RotatingCheckpointCallback, learn: Callable[[], Any]) -> Any:
+    """Run one `learn()` under lock, log and signal handlers; a stop at a cut becomes exit code 75."""
+    lock = ExclusiveLock(checkpoints.save_path / f".{checkpoints.name_prefix}.lock", checkpoints.name_prefix)
+    with lock, _logging(checkpoints), checkpoints.stop.listening():
+        try:
+            return learn()
+        except LeaveTraining:
+            logs.checkpoint("Stopped with a valid checkpoint: run the same script again to continue")
+            sys.exit(EXIT_STOPPED)
+        except StopNow as error:
+            checkpoints.keeper.close()
+            saved = (
+                checkpoints.keeper.last_record.step
+                if checkpoints.keeper.last_record
+                else int(checkpoints._origin.get("step", 0))
+            )
+            now = checkpoints.model.num_timesteps
+            logs.checkpoint(
+                f"Stopping at step {now:,} without a new checkpoint ({error}): {now - saved:,} steps since step {saved:,} will be repeated"
+            )
+            sys.exit(EXIT_STOPPED)
+        finally:
+            checkpoints.keeper.close()
+
+
+def _say(checkpoints: RotatingCheckpointCallback, message: str) -> None:
+    with _logging(checkpoints):
+        logs.checkpoint(message)
+
+
+@contextlib.contextmanager
+def _logging(checkpoints: RotatingCheckpointCallback) -> Iterator[None]:
+    with logs.logging_to(checkpoints.save_path / f"{checkpoints.name_prefix}.log", console=checkpoints.verbose > 0):
+        yield
