@@ -21,7 +21,7 @@ from unbroken.capture.selftest import Verdict
 from unbroken.capture.vector_environments import coverage
 from unbroken.compatibility import require_same_schema
 from unbroken.context import current_context, differences, enforce_threads
-from unbroken.errors import ConfigurationError, UnbrokenError
+from unbroken.errors import ConfigurationError, StorageError, UnbrokenError
 from unbroken.folder import BEST, BEST_SCORE
 from unbroken.keeper import Keeper, SaveSchedule
 from unbroken.learners.building import build_environment, build_model
@@ -115,6 +115,10 @@ class Leg:
             return f"stopped early: {self.stop.reason}"
         except StopNow as error:
             return self._stopped_between_cuts(str(error))
+        except Exception as error:
+            self._keeper.close()
+            logs.warn_checkpoint(self._words_between_cuts(type(error).__name__))
+            raise
         self.step = self._model.num_timesteps
         return self._finish()
 
@@ -192,7 +196,7 @@ class Leg:
         self._keeper.close()
         self._export(f"{self.config.scenario}_final.zip", {"kind": "final"})
         if not self._callback.save_end():
-            raise UnbrokenError(
+            raise StorageError(
                 "the target is reached, but its checkpoint could not be saved; make room and run the same command again"
             )
         logs.checkpoint(

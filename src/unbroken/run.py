@@ -178,7 +178,10 @@ def _promise(
 
 
 def _judge(folder: RunFolder, before: dict[str, Any], config: RunConfig, step: int) -> list[dict[str, Any]]:
-    """Hold the new configuration against the checkpoint's; what changes the training goes into the lineage."""
+    """Hold the new configuration against the checkpoint's; what changes the training goes into the lineage.
+
+    So does the sequence of targets, on which schedules depend; it alone does not make a lineage mixed.
+    """
     found = changes(before, config.plain())
     require_compatible(found, folder.name)
     mixed = []
@@ -187,7 +190,7 @@ def _judge(folder: RunFolder, before: dict[str, Any], config: RunConfig, step: i
             logs.warn_checkpoint(f"{change} changes the training from step {step:,} on; the run's lineage is now mixed")
         elif change.verdict is Change.NOTED:
             logs.checkpoint(f"Note: {change}; the run's lineage is now mixed")
-        if change.verdict in (Change.RISKY, Change.NOTED):
+        if change.verdict in (Change.RISKY, Change.NOTED) or change.field == "total_timesteps":
             mixed.append({"step": step, "field": change.field, "before": change.stored, "now": change.present})
         if change.field == "total_timesteps" and step < change.present:
             logs.checkpoint(
