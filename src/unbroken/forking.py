@@ -14,7 +14,7 @@ from unbroken.errors import UsageError
 from unbroken.folder import RunFolder
 from unbroken.locate import Place, find_checkpoint, repository_of
 from unbroken.recording import EVENTS, METRICS
-from unbroken.requests import TrainRequest
+from unbroken.request import TrainRequest
 from unbroken.store.checkpoint_file import ForeignFile
 from unbroken.store.durable import write_durably
 from unbroken.store.lock import ExclusiveLock

@@ -19,7 +19,7 @@ from unbroken.errors import NotFound, UsageError
 from unbroken.folder import RunFolder
 from unbroken.forking import prepare_fork
 from unbroken.locate import repository_of, scenario_of
-from unbroken.requests import TrainRequest, TrainWords, make_request
+from unbroken.request import TrainRequest, TrainWords, make_request
 from unbroken.stopping import EXIT_STOPPED, StopRequest
 from unbroken.store.checkpoint_file import read_manifest
 from unbroken.store.lock import ExclusiveLock

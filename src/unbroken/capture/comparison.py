@@ -1,6 +1,6 @@
 """Compare two whole training states bit for bit, and name what differs.
 
-Fields that measure the wall clock can never agree; they are left out by the names in `WALL_CLOCK`, and nothing else is.
+Fields that measure the wall clock can never agree; they are left out by name (logged times, Monitor's episode times), and nothing else is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,11 @@ from typing import Any
 
 import numpy as np
 
-WALL_CLOCK = frozenset({"time/fps", "time/time_elapsed", "t", "t_start", "elapsed", "start_time", "episode_times"})
+# dictionary keys of SB3's logger; attributes of layers that keep episode times; "t" of an episode record {r, l, t}
+WALL_CLOCK = frozenset({"time/fps", "time/time_elapsed"})
+_TIMED_LAYERS = ("Monitor", "RecordEpisodeStatistics")
+_TIMED_ATTRIBUTES = frozenset({"t_start", "t_starts", "elapsed", "episode_times", "episode_start_time", "time_queue"})
+_EPISODE_TIME = "t"
 _SHOWN = 40
 
 
@@ -38,7 +42,7 @@ class Comparison:
             "first_digest": self.first_digest,
             "second_digest": self.second_digest,
             "compared": self.leaves,
-            "left_out": sorted(WALL_CLOCK),
+            "left_out": sorted(WALL_CLOCK | _TIMED_ATTRIBUTES | {_EPISODE_TIME}),
             "differences": rows,
         }
 
@@ -53,24 +57,44 @@ class Comparison:
 
 
 def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """All values and arrays of a description or a nest of containers, by path, without wall-clock fields."""
-    if isinstance(value, Mapping) and value.get("t") in ("dict",) and "v" in value:
-        for key, item in value["v"]:
-            label = str(key)
-            if label not in WALL_CLOCK:
-                yield from leaves(item, f"{name}[{label}]")
-        return
-    if isinstance(value, Mapping):
+    """All values and arrays of a nest of descriptions and containers, by path, without wall-clock fields."""
+    if isinstance(value, Mapping) and isinstance(value.get("t"), str):
+        yield from _description_leaves(value, name)
+    elif isinstance(value, Mapping):
+        timed = str(value.get("class", "")).endswith(_TIMED_LAYERS)
         for key, item in value.items():
-            if str(key) not in WALL_CLOCK and key != "i":
-                # "v" and "t" are the description's own words, not the user's
-                yield from leaves(item, name if key == "v" else f"{name}.{key}".lstrip("."))
-        return
-    if isinstance(value, list | tuple):
+            if key == "attributes" and timed:
+                item = {n: part for n, part in item.items() if n not in _TIMED_ATTRIBUTES}
+            if not (timed and key in _TIMED_ATTRIBUTES):
+                yield from leaves(item, f"{name}.{key}".lstrip("."))
+    elif isinstance(value, list | tuple):
         for k, item in enumerate(value):
             yield from leaves(item, f"{name}[{k}]")
+    else:
+        yield name, value
+
+
+def _description_leaves(value: Mapping[str, Any], name: str) -> Iterator[tuple[str, Any]]:
+    yield f"{name}:type", value["t"]
+    if value["t"] == "dict":
+        yield from _pair_leaves(value["v"], name)
         return
-    yield name, value
+    for word, item in value.items():
+        # "i" numbers the shared references of one description and says nothing about the state
+        if word not in ("t", "i"):
+            yield from leaves(item, name if word == "v" else f"{name}:{word}")
+
+
+def _pair_leaves(pairs: Any, name: str) -> Iterator[tuple[str, Any]]:
+    keys = {key for key, _ in pairs if isinstance(key, str)}
+    left_out = WALL_CLOCK | ({_EPISODE_TIME} if {"r", "l", "t"} <= keys else set())
+    for k, (key, item) in enumerate(pairs):
+        if isinstance(key, str):
+            if key not in left_out:
+                yield from leaves(item, f"{name}[{key!r}]")
+        else:
+            yield from leaves(key, f"{name}:key{k}")
+            yield from leaves(item, f"{name}[{k}]")
 
 
 def leaf_bytes(value: Any) -> bytes:

@@ -137,7 +137,8 @@ class Filler:
             cls = getattr(sys.modules.get(module), name, None)
         if not (isinstance(cls, type) and issubclass(cls, enum.Enum)):
             return self._keep(live, path, f"{description['c']} is not loaded")
-        return cls[description["v"]]
+        member = description["v"]
+        return cls(member) if issubclass(cls, enum.Flag) else cls[member]
 
     def _build_scalar(self, description: Mapping[str, Any], live: Any, path: str) -> Any:
         return description["v"][()]

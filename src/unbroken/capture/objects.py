@@ -69,7 +69,9 @@ def attributes_of(value: Any) -> dict[str, Any]:
     found = dict(getattr(value, "__dict__", {}))
     for cls in type(value).__mro__:
         slots = cls.__dict__.get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
+        for slot in (slots,) if isinstance(slots, str) else slots:
+            private = slot.startswith("__") and not slot.endswith("__")
+            name = f"_{cls.__name__.lstrip('_')}{slot}" if private else slot
             if name not in ("__dict__", "__weakref__") and hasattr(value, name):
                 found[name] = getattr(value, name)
     return found
@@ -151,11 +153,11 @@ class Describer:
         return torch_value if torch_value is not None else self._describe_object(value, path)
 
     def _describe_array(self, value: np.ndarray, path: str) -> Description:
-        if value.dtype.hasobject or value.dtype.names:
+        if type(value) is not np.ndarray or value.dtype.names:
+            return self._give_up(value, path)
+        if value.dtype.hasobject:
             number = self._remember(value)
             items = [self.describe(item, f"{path}[{k}]") for k, item in enumerate(value.reshape(-1).tolist())]
-            if value.dtype.names:
-                return self._give_up(value, path)
             return {"t": "objects", "i": number, "s": list(value.shape), "v": items}
         return {"t": "array", "i": self._remember(value), "v": value.copy(order="C")}
 
@@ -188,6 +190,8 @@ class Describer:
             return {"t": "complex", "v": [repr(value.real), repr(value.imag)]}
         if isinstance(value, float):
             return {"t": "float", "v": repr(float(value))}
+        if isinstance(value, enum.Flag):
+            return {"t": "enum", "c": class_name(value), "v": value.value}
         if isinstance(value, enum.Enum):
             return {"t": "enum", "c": class_name(value), "v": value.name}
         if isinstance(value, int | str):

@@ -90,8 +90,8 @@ def capture_model(model: BaseAlgorithm, cut: Cut, callbacks: Callbacks, iteratio
         "cut": cut,
         "iteration": iteration,
         "model": _capture_attributes(model, missing),
+        "modules": _capture_modules(model),
         "exploration": _capture_exploration(model),
-        "rollout_buffer": None,
         "replay_buffer": _capture_replay(model, missing),
         "environment": _capture_environment(model.env, missing),
         "callbacks": _capture_callbacks(model, callbacks, missing),
@@ -118,6 +118,7 @@ def restore_model(
     filler = Filler()
     filler.fill_attributes(model, state["model"], "model")
     problems += filler.problems
+    problems += _restore_modules(model, state["modules"])
     _restore_exploration(model, state["exploration"])
     _restore_replay(model, state["replay_buffer"], problems)
     if model.env is not None and state["environment"] is not None:
@@ -181,6 +182,34 @@ def _capture_attributes(model: BaseAlgorithm, missing: list[str]) -> dict[str, A
     }
     missing += [f"model.{what}" for what in describer.opaque]
     return described
+
+
+_MODULE_STATE = (bool, int, float, np.ndarray, np.generic, np.random.Generator)
+
+
+def _capture_modules(model: BaseAlgorithm) -> dict[str, Any]:
+    """Plain attributes of the policy's modules, such as counters, which a state dict leaves out."""
+    describer = Describer()
+    found = {}
+    for name, module in _modules(model):
+        fields = {
+            key: describer.describe(value)
+            for key, value in vars(module).items()
+            if not key.startswith("_") and isinstance(value, _MODULE_STATE)
+        }
+        found[name] = fields
+    return found
+
+
+def _restore_modules(model: BaseAlgorithm, described: dict[str, Any]) -> list[str]:
+    filler = Filler()
+    for name, module in _modules(model):
+        filler.fill_attributes(module, described.get(name, {}), f"policy.{name}")
+    return filler.problems
+
+
+def _modules(model: BaseAlgorithm) -> list[tuple[str, Any]]:
+    return list(model.policy.named_modules()) if isinstance(model.policy, torch.nn.Module) else []
 
 
 def _capture_exploration(model: BaseAlgorithm) -> dict[str, Any]:

@@ -18,7 +18,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def _runs(given: str | None) -> Path:
-    from unbroken.requests import runs_folder
+    from unbroken.request import runs_folder
 
     return runs_folder(given)
 

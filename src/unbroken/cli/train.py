@@ -56,7 +56,7 @@ def train(
     """
     words: dict[str, Any] = dict(locals())
     del words["target"], words["debug"], debug
-    from unbroken.requests import make_request
+    from unbroken.request import make_request
     from unbroken.run import carry
 
     outcome = carry(make_request(target, words), hard_exit=True)  # type: ignore[arg-type]
