@@ -6,6 +6,7 @@ method would be pickled by `save()`, so the model gets a subclass of its own cla
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -64,6 +65,7 @@ def make_continuing(
 def _continuing_class(cls: type[BaseAlgorithm]) -> type[BaseAlgorithm]:
     """A subclass under the same name. Single inheritance: another base would change the layout of its objects."""
     counts_iterations = issubclass(cls, OnPolicyAlgorithm)
+    usual_interval = inspect.signature(cls.learn).parameters["log_interval"].default
 
     class Continuing(cls):  # type: ignore[misc,valid-type]
         _unbroken: Continuation
@@ -76,7 +78,7 @@ def _continuing_class(cls: type[BaseAlgorithm]) -> type[BaseAlgorithm]:
         ) -> Any:
             """SB3's `learn()`. After a resume, `total_timesteps` counts from where this call began in the first leg."""
             if log_interval is None:
-                log_interval = 1 if counts_iterations else 4
+                log_interval = usual_interval
             self._unbroken.log_interval = log_interval
             # every iteration comes to dump_logs, which keeps the phase over legs
             words["log_interval"] = 1 if counts_iterations else log_interval
