@@ -19,6 +19,7 @@ from unbroken.targets import scenario_name
 
 ENVIRONMENT_VARIABLES = {
     "UNBROKEN_RUNS_DIR": "folder of the runs where --runs-dir is not given (default: runs)",
+    "UNBROKEN_DEBUG": "any value: errors show a traceback, as with --debug",
     "NO_COLOR": "any value: no colours on the console",
 }
 

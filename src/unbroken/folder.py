@@ -16,6 +16,7 @@ from unbroken.store.durable import (
     LocalBackend,
     make_folder_durably,
     move_aside,
+    remove_leftovers,
     write_bytes_durably,
     write_json_durably,
 )
@@ -71,8 +72,13 @@ class RunFolder:
             ) from error
         if free < _SPACE_NEEDED_BYTES:
             raise StorageError(
-                f"only {free / 1e6:.0f} MB are free for {self.path}: no room for a checkpoint; free some or choose another --runs-dir"
+                f"only {free / 1e6:.0f} MB are free for {self.path}: no room for a checkpoint; "
+                "free some or choose another --runs-dir"
             )
+
+    def remove_leftovers(self) -> list[str]:
+        """Remove the temporary files that killed processes left beside and below the run's own documents; returns names."""
+        return [name for folder in ("", "best_model", "archive") for name in remove_leftovers(self.backend, folder)]
 
     def stored(self) -> dict[str, Any] | None:
         """What `run.yaml` holds, None for a new run or one whose file is unreadable (the checkpoint has a copy)."""
@@ -89,8 +95,15 @@ class RunFolder:
 
     def metadata(self) -> dict[str, Any]:
         """The metadata beside the checkpoints, empty if there is none that can be read."""
+        return self._json(METADATA)
+
+    def best_score(self) -> dict[str, Any]:
+        """The score beside the best model, empty if there is none that can be read."""
+        return self._json(BEST_SCORE)
+
+    def _json(self, name: str) -> dict[str, Any]:
         try:
-            loaded = json.loads((self.path / METADATA).read_text(encoding="utf-8"))
+            loaded = json.loads((self.path / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         return loaded if isinstance(loaded, dict) else {}

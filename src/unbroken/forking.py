@@ -6,11 +6,13 @@ The fork is recorded before it trains, so the same command continues it instead 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from unbroken import logs
+from unbroken.compatibility import changes, require_compatible
 from unbroken.config import RunConfig, build_config, merged
-from unbroken.errors import UsageError
+from unbroken.errors import NotFound, UsageError
 from unbroken.folder import RunFolder
 from unbroken.locate import Place, find_checkpoint, repository_of
 from unbroken.recording import EVENTS, METRICS
@@ -19,6 +21,7 @@ from unbroken.store.checkpoint_file import ForeignFile
 from unbroken.store.durable import write_durably
 from unbroken.store.lock import ExclusiveLock
 
+_WAYS_OUT = "a fork continues its parent's training: give the stored values, or begin another run without --checkpoint"
 _CHUNK = 4 * 1024 * 1024
 
 
@@ -28,7 +31,13 @@ def prepare_fork(request: TrainRequest) -> tuple[TrainRequest, RunFolder]:
     Raises NotFound, DamagedFile or UsageError before anything is made.
     """
     assert request.checkpoint is not None
-    place = find_checkpoint(request.checkpoint, request.runs_dir)
+    try:
+        place = find_checkpoint(request.checkpoint, request.runs_dir)
+    except NotFound:
+        made = _made_before(request)
+        if made is None:
+            raise
+        return replace(request, checkpoint=None, run=made.name), made
     with place.open() as file:
         try:
             manifest = file.manifest
@@ -43,8 +52,22 @@ def prepare_fork(request: TrainRequest) -> tuple[TrainRequest, RunFolder]:
     folder = RunFolder(request.runs_dir, name)
     parent = {"run": manifest["run"], "step": manifest["step"], "file": str(place.file)}
     config = build_config(merged(manifest["config"], request.values))
+    require_compatible(changes(manifest["config"], config.plain()), str(manifest["run"]), _WAYS_OUT)
     _make(folder, place, manifest, parent, config)
     return replace(request, checkpoint=None, run=name), folder
+
+
+def _made_before(request: TrainRequest) -> RunFolder | None:
+    """The fork that an earlier start of this command made of a checkpoint that has since been rotated out."""
+    assert request.checkpoint is not None
+    names = [request.run] if request.run else sorted(path.name for path in request.runs_dir.glob("*") if path.is_dir())
+    for name in names:
+        folder = RunFolder(request.runs_dir, name)
+        parent = (folder.stored() or {}).get("parent") or {}
+        known = (f"{parent.get('run')}@{parent.get('step')}", str(parent.get("file")))
+        if request.checkpoint in known or str(Path(request.checkpoint).absolute()) in known:
+            return folder
+    return None
 
 
 def _make(folder: RunFolder, place: Place, manifest: dict[str, Any], parent: dict[str, Any], config: RunConfig) -> None:

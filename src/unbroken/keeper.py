@@ -112,8 +112,8 @@ class Keeper:
         self._writer.drain()
         try:
             snapshot = capture()
-        except UnbrokenError as error:
-            self._warn(f"no checkpoint could be captured: {error}")
+        except Exception as error:  # noqa: BLE001 - capturing runs the user's code, and no save may end a training
+            self._warn(f"no checkpoint could be captured: {_reason(error)}")
             return False
         self.schedule.settled(snapshot.step)
         self._failed = False
@@ -138,11 +138,14 @@ class Keeper:
         started = time.perf_counter()
         try:
             self._before_commit()
+            moved = self.repository.make_way(snapshot.step)
+            if moved is not None:
+                self._warn(f"moved a file of another training from where the next checkpoint goes to {moved}")
             self.last_record = self.repository.save(snapshot.step, lambda writer: self._filled(snapshot, writer))
-        except (OSError, UnbrokenError, TypeError, ValueError, RuntimeError) as error:
+        except Exception as error:  # noqa: BLE001 - serialising runs the user's code, and no save may end a training
             self._failed = True
             self._warn(
-                f"checkpoint of step {snapshot.step:,} was not saved: {error}; training goes on, the last good checkpoint "
+                f"checkpoint of step {snapshot.step:,} was not saved: {_reason(error)}; training goes on, the last good checkpoint "
                 "stays, the next save tries again"
             )
             return
@@ -182,3 +185,7 @@ class Keeper:
     def _seconds_needed(self) -> float:
         """Time for one more rollout and the last save: measured maxima, saves doubled, two seconds to spare."""
         return self._longest_rollout + 2 * self.write_seconds + 2.0
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, OSError | UnbrokenError) else f"{type(error).__name__}: {error}"

@@ -5,6 +5,7 @@ Importing this module imports torch and Stable-Baselines3.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -16,8 +17,8 @@ from stable_baselines3.common.logger import KVWriter, Logger
 
 from unbroken import logs
 from unbroken.capture.objects import class_name
-from unbroken.capture.sb3 import ModelSnapshot, describe_schema, mean_episode_reward
-from unbroken.capture.selftest import Verdict
+from unbroken.capture.sb3 import ModelSnapshot, describe_schema, finished_episodes, mean_episode_reward
+from unbroken.capture.selftest import Verdict, proof_key
 from unbroken.capture.vector_environments import coverage
 from unbroken.compatibility import require_same_schema
 from unbroken.context import current_context, differences, enforce_threads
@@ -33,6 +34,7 @@ from unbroken.locate import repository_of
 from unbroken.metadata import leg_entry, metadata_content
 from unbroken.progress import Progress
 from unbroken.recording import Recorder, cut_recordings
+from unbroken.restoring import repeated_steps, say_resumed
 from unbroken.retention.policy import KeepEvery, KeepNewest, Policy
 from unbroken.stopping import StopNow, StopRequest, leave_process
 from unbroken.store.checkpoint_file import CheckpointFile, read_manifest, write_checkpoint
@@ -40,7 +42,7 @@ from unbroken.store.durable import write_json_durably
 from unbroken.store.repository import CheckpointRecord
 
 if TYPE_CHECKING:
-    from unbroken.run import Resolved
+    from unbroken.resolving import Resolved
 
 
 class _LoggerFormat(KVWriter):
@@ -95,21 +97,22 @@ class Leg:
         self._recorder = Recorder(self.folder.path)
         venv = build_environment(self.config, verdict.strategy)
         self._model = build_model(self.config, venv)
-        if self.resolved.manifest:
+        if self.resolved.manifest.get("schema"):
             require_same_schema(self.resolved.manifest["schema"], describe_schema(self._model), self.folder.name)
         self._model.set_logger(Logger(None, [_LoggerFormat(self._recorder, self._progress)]))
         self._build_callbacks(verdict)
+        self._complete_best_score()
         self._restore()
 
     def drive(self) -> str:
         """Train to the target or until asked to stop; returns why it ended."""
         assert self._model is not None
         goal = self.config.total_timesteps
+        # None stands for the algorithm's own interval
+        interval: Any = self.config.log_interval
         try:
             with self._progress.shown():
-                self._model.learn(
-                    goal - self._model.num_timesteps, self._root, self.config.log_interval, reset_num_timesteps=False
-                )
+                self._model.learn(goal - self._model.num_timesteps, self._root, interval, reset_num_timesteps=False)
         except LeaveTraining:
             self.step = self._model.num_timesteps
             return f"stopped early: {self.stop.reason}"
@@ -181,26 +184,28 @@ class Leg:
         for problem in self._callback.begin_from(self._model, stored, self._root):
             logs.warn_checkpoint(f"not restored: {problem}")
         self._continuation.carry_on(int(stored.state["iteration"]), mid_call=stored.cut == "rollout")
-        logs.checkpoint(f"Resuming from checkpoint: {path}")
-        mean = mean_episode_reward(self._model)
-        logs.checkpoint(
-            f"Resume: timestep={self._model.num_timesteps}, episode={_episodes(self._model)}, "
-            f"rewards={'none yet' if mean is None else f'{mean:.2f} (mean of the last episodes)'}, leg={self.number}, "
-            f"restored in {time.perf_counter() - started:.2f} s"
-        )
+        note = f", leg={self.number}, restored in {time.perf_counter() - started:.2f} s"
+        model = self._model
+        say_resumed(path, model.num_timesteps, finished_episodes(model), mean_episode_reward(model), note)
 
     def _finish(self) -> str:
         assert self._model is not None
         if isinstance(self._judge, TrainingBest) or self._judge.last_step < self.step:
             self._judge.evaluate()
         self._keeper.close()
-        self._export(f"{self.config.scenario}_final.zip", {"kind": "final"})
+        final = f"{self.config.scenario}_final.zip"
+        exported = self._export(final, {"kind": "final"})
         if not self._callback.save_end():
             raise StorageError(
                 "the target is reached, but its checkpoint could not be saved; make room and run the same command again"
             )
+        if not exported:
+            raise StorageError(
+                f"the target is reached, but {final} could not be written; make room and run the same command again"
+            )
         logs.checkpoint(
-            f"Ready for the next run: {self.folder.path} is at step {self.step:,}; --steps with a higher target, or --more N, continues"
+            f"Ready for the next run: {self.folder.path} is at step {self.step:,}; "
+            "--steps with a higher target, or --more N, continues"
         )
         return "target reached"
 
@@ -214,7 +219,7 @@ class Leg:
     def _words_between_cuts(self, why: str) -> str:
         now = self._model.num_timesteps if self._model is not None else self.step
         saved = self._last_saved_step()
-        return f"Stopping at step {now:,} without a new checkpoint ({why}): {now - saved:,} steps since step {saved:,} will be repeated"
+        return repeated_steps(now, saved, why)
 
     def _last_saved_step(self) -> int:
         last = self._keeper.last_record if hasattr(self, "_keeper") else None
@@ -256,15 +261,13 @@ class Leg:
         }
 
     def _capture_report(self, model: BaseAlgorithm) -> dict[str, Any]:
-        from unbroken.run import self_test_key
-
         assert model.env is not None
         found = coverage(model.env)
         return {
             "strategy": found[0]["strategy"] if found else self._verdict.strategy,
             "proved": self._verdict.proved,
             "reason": self._verdict.reason,
-            "key": self_test_key(self.config),
+            "key": proof_key(self.config.target, self.config.environment.kwargs),
             "class": class_name(model.env),
         }
 
@@ -281,6 +284,13 @@ class Leg:
             return Score(float(manifest["score"]), int(manifest["step"]))
         except (UnbrokenError, OSError, KeyError, TypeError, ValueError):
             return None
+
+    def _complete_best_score(self) -> None:
+        """The score beside the best model is written after it: a kill in between leaves an older one."""
+        best = self._best_on_disk
+        if best is not None and self.folder.best_score() != {"score": best.value, "step": best.step}:
+            with contextlib.suppress(OSError):
+                write_json_durably(self.folder.backend, BEST_SCORE, {"score": best.value, "step": best.step})
 
     def _keep_best(self, score: Score) -> None:
         """Export the best model, unless the one on disk, perhaps of a leg that was killed later, is at least as good."""
@@ -316,12 +326,3 @@ def _user_callback(place: str) -> BaseCallback:
     if not isinstance(made, BaseCallback):
         raise ConfigurationError(f"callbacks: {place!r} is not a Stable-Baselines3 callback")
     return made
-
-
-def _episodes(model: BaseAlgorithm) -> int:
-    """Episodes finished so far, over all environments; Monitor counts them in its step list."""
-    assert model.env is not None
-    try:
-        return sum(len(lengths) for lengths in model.env.env_method("get_episode_lengths"))
-    except AttributeError:
-        return model._episode_num

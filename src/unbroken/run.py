@@ -1,4 +1,4 @@
-"""A run: lock, configuration, compatibility, restore, drive to the target, export.
+"""A run is carried: lock, self-test, one leg to the target, or word that it is there already.
 
 `train` is what the command, the notebook call and later the service use. It carries a run one leg, in this process.
 """
@@ -6,24 +6,19 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from unbroken import logs
-from unbroken.capture.selftest import SelfTest, Verdict
-from unbroken.compatibility import Verdict as Change
-from unbroken.compatibility import changes, require_compatible
-from unbroken.config import DEFAULT_TARGET, RunConfig, build_config, merged
-from unbroken.errors import NotFound, UsageError
-from unbroken.folder import RunFolder
-from unbroken.forking import prepare_fork
-from unbroken.locate import repository_of, scenario_of
+from unbroken.capture.selftest import SelfTest, Verdict, proof_key
+from unbroken.config import merged
+from unbroken.errors import DamagedFile, NotFound
 from unbroken.request import TrainRequest, TrainWords, make_request
-from unbroken.stopping import EXIT_STOPPED, StopRequest
-from unbroken.store.checkpoint_file import read_manifest
+from unbroken.resolving import Resolved, known_config, named_run, resolve, start_fresh
+from unbroken.stopping import EXIT_STOPPED, StopNow, StopRequest, leave_process
+from unbroken.store.checkpoint_file import CheckpointFile, CheckpointWriter, read_manifest, write_checkpoint
 from unbroken.store.lock import ExclusiveLock
-from unbroken.store.repository import CheckpointRecord
 from unbroken.targets import check_target
 
 if TYPE_CHECKING:
@@ -42,23 +37,6 @@ class Outcome:
     reason: str
 
 
-@dataclass
-class Resolved:
-    """A request that has met the stored run: what this leg trains, from where, and what changed."""
-
-    folder: RunFolder
-    config: RunConfig
-    record: CheckpointRecord | None
-    manifest: dict[str, Any]
-    stored: dict[str, Any]
-    lineage: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def step(self) -> int:
-        """The step to start from."""
-        return self.record.step if self.record else 0
-
-
 def train(target: str | None = None, **words: Unpack[TrainWords]) -> Outcome:
     """Start or continue a run and carry it to its target; the words are those of `unbroken train`.
 
@@ -70,133 +48,17 @@ def train(target: str | None = None, **words: Unpack[TrainWords]) -> Outcome:
 
 def carry(request: TrainRequest, *, hard_exit: bool) -> Outcome:
     """Carry a run as requested. With `hard_exit` a step that never returns ends the process after the grace time."""
-    request, folder = _named(request)
-    check_target(_target_name(request, folder))
+    request, folder = named_run(request)
+    check_target(merged(known_config(folder), request.values)["target"])
     folder.prepare()
     with ExclusiveLock(folder.lock_path, folder.name), logs.logging_to(folder.log_path):
         if request.fresh:
-            _start_fresh(folder, request)
-        resolved = _resolve(request, folder)
+            start_fresh(folder, request)
+        resolved = resolve(request, folder)
         if resolved.record is not None and resolved.step >= resolved.config.total_timesteps:
             _remember(resolved)
             return _already_there(resolved)
         return _carry_leg(resolved, hard_exit)
-
-
-def _named(request: TrainRequest) -> tuple[TrainRequest, RunFolder]:
-    """The run's folder, and for a fork the request that trains it. Checks the configuration before anything is made."""
-    if request.checkpoint is not None:
-        return prepare_fork(request)
-    if request.run is not None:
-        folder = RunFolder(request.runs_dir, request.run)
-        stored = folder.stored()
-        build_config(merged(stored["config"] if stored else {}, request.values))
-        return request, folder
-    if "target" not in request.values:
-        raise UsageError("name what to train, such as 'unbroken train CartPole-v1', or an existing run with --run NAME")
-    return request, RunFolder(request.runs_dir, build_config(request.values).default_run_name())
-
-
-def _target_name(request: TrainRequest, folder: RunFolder) -> str:
-    stored = folder.stored() or {}
-    name = request.values.get("target") or stored.get("config", {}).get("target")
-    if not isinstance(name, str):
-        raise UsageError(
-            f"run {folder.name!r} does not exist yet; name what to train, such as 'unbroken train CartPole-v1'"
-        )
-    return name
-
-
-def _start_fresh(folder: RunFolder, request: TrainRequest) -> None:
-    try:
-        scenario = scenario_of(folder)
-    except NotFound:
-        scenario = build_config(request.values).scenario
-    place = folder.archive(scenario)
-    if place is not None:
-        logs.checkpoint(f"Starting fresh: everything of the earlier training was moved to {folder.path / place}")
-
-
-def _resolve(request: TrainRequest, folder: RunFolder) -> Resolved:
-    stored = folder.stored() or {}
-    record = _newest(folder, stored, request)
-    manifest = read_manifest(folder.backend, record.path) if record else {}
-    # the checkpoint carries the configuration too: a lost run.yaml loses nothing
-    before = stored.get("config") or manifest.get("config") or {}
-    values = merged(before, request.values)
-    values["total_timesteps"] = _target(request, stored, record.step if record else 0)
-    config = build_config(values)
-    lineage = list(manifest.get("lineage") or [])
-    if record is not None:
-        lineage += _judge(folder, manifest["config"], config, record.step)
-    return Resolved(folder, config, record, manifest, {**stored, **_promise(request, stored, config, record)}, lineage)
-
-
-def _newest(folder: RunFolder, stored: dict[str, Any], request: TrainRequest) -> CheckpointRecord | None:
-    """The newest valid checkpoint, with the log lines of A12."""
-    scenario = stored.get("config", {}).get("scenario")
-    if scenario is None:
-        try:
-            scenario = scenario_of(folder)
-        except NotFound:
-            scenario = build_config(request.values).scenario
-    repository = repository_of(folder, scenario)
-    for name in repository.remove_leftovers():
-        logs.checkpoint(f"Removed {name}, an unfinished save of a process that was killed")
-    found = repository.records()
-    if not found:
-        logs.checkpoint(f"No checkpoint in {folder.path / 'checkpoints'}: starting at step 0")
-        return None
-    logs.checkpoint(f"Found {len(found)} checkpoint(s) to restore:")
-    for record in found:
-        logs.checkpoint(f"  {record.name} ({logs.human_size(record.size)})")
-    newest = repository.latest_valid(lambda name, reason: logs.warn_checkpoint(f"Skipped {name}: {reason}"))
-    if newest is None:
-        logs.warn_checkpoint("none of them can be used: starting at step 0")
-    return newest
-
-
-def _target(request: TrainRequest, stored: dict[str, Any], step: int) -> int:
-    if request.more is None:
-        return request.target_timesteps() or DEFAULT_TARGET
-    promised = stored.get("more")
-    if promised and promised["add"] == request.more and step < promised["target"]:
-        return int(promised["target"])
-    return step + request.more
-
-
-def _promise(
-    request: TrainRequest, stored: dict[str, Any], config: RunConfig, record: CheckpointRecord | None
-) -> dict[str, Any]:
-    """What `run.yaml` records before training, so that repeating the command continues instead of adding again."""
-    if request.more is None:
-        return {"more": None}
-    if stored.get("more") and stored["more"]["target"] == config.total_timesteps:
-        return {"more": stored["more"]}
-    start = record.step if record else 0
-    return {"more": {"from": start, "add": request.more, "target": config.total_timesteps}}
-
-
-def _judge(folder: RunFolder, before: dict[str, Any], config: RunConfig, step: int) -> list[dict[str, Any]]:
-    """Hold the new configuration against the checkpoint's; what changes the training goes into the lineage.
-
-    So does the sequence of targets, on which schedules depend; it alone does not make a lineage mixed.
-    """
-    found = changes(before, config.plain())
-    require_compatible(found, folder.name)
-    mixed = []
-    for change in found:
-        if change.verdict is Change.RISKY:
-            logs.warn_checkpoint(f"{change} changes the training from step {step:,} on; the run's lineage is now mixed")
-        elif change.verdict is Change.NOTED:
-            logs.checkpoint(f"Note: {change}; the run's lineage is now mixed")
-        if change.verdict in (Change.RISKY, Change.NOTED) or change.field == "total_timesteps":
-            mixed.append({"step": step, "field": change.field, "before": change.stored, "now": change.present})
-        if change.field == "total_timesteps" and step < change.present:
-            logs.checkpoint(
-                f"Target {change.stored:,} -> {change.present:,} steps: schedules that depend on it follow the new one"
-            )
-    return mixed
 
 
 def _remember(resolved: Resolved) -> None:
@@ -205,28 +67,74 @@ def _remember(resolved: Resolved) -> None:
 
 def _already_there(resolved: Resolved) -> Outcome:
     target = resolved.config.total_timesteps
+    _complete_final(resolved)
     logs.checkpoint(
         f"Target reached: {resolved.step:,} of {target:,} steps are done; nothing to do (more with --steps N or --more N)"
     )
     return Outcome(resolved.folder.name, resolved.folder.path, resolved.step, target, 0, "target reached before")
 
 
-def _carry_leg(resolved: Resolved, hard_exit: bool) -> Outcome:
-    test = _begin_self_test(resolved)
-    # torch and SB3 take seconds to import: the self-test runs meanwhile
-    from unbroken.leg import Leg
-
-    stop = StopRequest(resolved.config.grace_seconds, resolved.config.deadline_seconds)
-    leg = Leg(resolved, stop)
+def _complete_final(resolved: Resolved) -> None:
+    """Write the final model from the newest checkpoint where it is missing or of another step: a full disk, a lower target."""
+    assert resolved.record is not None
+    backend, path = resolved.folder.backend, f"{resolved.config.scenario}_final.zip"
     try:
-        with stop.listening(leg.give_up if hard_exit else None):
-            reason = _drive(leg, resolved, test)
+        if read_manifest(backend, path).get("step") == resolved.step:
+            return
+    except (NotFound, DamagedFile):
+        pass
+
+    def fill(writer: CheckpointWriter) -> dict[str, Any]:
+        with CheckpointFile(backend, source) as file:
+            for name in file.names():
+                if not name.startswith("exact/"):
+                    writer.write_member(name, file.read(name))
+        facts = {key: resolved.manifest.get(key) for key in ("run", "scenario", "config")}
+        return {"kind": "final", "step": resolved.step, "created": time.time(), **facts}
+
+    source = resolved.record.path
+    try:
+        write_checkpoint(backend, path, fill)
+    except OSError as error:
+        logs.warn_checkpoint(f"{path} was not written: {error}")
+        return
+    logs.checkpoint(f"Wrote {path} from the checkpoint of step {resolved.step:,}")
+
+
+def _carry_leg(resolved: Resolved, hard_exit: bool) -> Outcome:
+    # the deadline and the signals count from here, not from the end of the imports
+    stop = StopRequest(resolved.config.grace_seconds, resolved.config.deadline_seconds)
+    legs: list[Leg] = []
+    with stop.listening((lambda: _give_up(legs)) if hard_exit else None):
+        reason = _carry_until(resolved, stop, legs)
+    step = legs[0].step if legs else resolved.step
+    code = 0 if reason == "target reached" else EXIT_STOPPED
+    return Outcome(resolved.folder.name, resolved.folder.path, step, resolved.config.total_timesteps, code, reason)
+
+
+def _carry_until(resolved: Resolved, stop: StopRequest, legs: list[Leg]) -> str:
+    """Build a leg, put it into `legs`, and drive it; returns why it ended."""
+    test = _begin_self_test(resolved)
+    try:
+        # torch and SB3 take seconds to import: the self-test runs meanwhile
+        from unbroken.leg import Leg
+
+        legs.append(Leg(resolved, stop))
+        return _drive(legs[0], resolved, test)
+    except StopNow as error:
+        logs.checkpoint(f"Stopping before training went on ({error}); the checkpoints stay as they are")
+        return f"stopped early: {error}"
     finally:
         if isinstance(test, SelfTest):
             test.cancel()
-        leg.close()
-    code = 0 if reason == "target reached" else EXIT_STOPPED
-    return Outcome(resolved.folder.name, resolved.folder.path, leg.step, resolved.config.total_timesteps, code, reason)
+        for leg in legs:
+            leg.close()
+
+
+def _give_up(legs: list[Leg]) -> None:
+    for leg in legs:
+        leg.give_up()
+    leave_process(lambda: "Stopping before the training was built (the grace time is over)")
 
 
 def _drive(leg: Leg, resolved: Resolved, test: SelfTest | Verdict) -> str:
@@ -241,20 +149,13 @@ def _drive(leg: Leg, resolved: Resolved, test: SelfTest | Verdict) -> str:
     return leg.drive()
 
 
-def self_test_key(config: RunConfig) -> dict[str, Any]:
-    """What a self-test's verdict holds for."""
-    from unbroken.context import package_versions
-
-    return {"target": config.target, "kwargs": config.environment.kwargs, "versions": package_versions()}
-
-
 def _begin_self_test(resolved: Resolved) -> SelfTest | Verdict:
     """A running self-test, or the verdict of an earlier leg over the same environment and versions."""
     config = resolved.config
     known = resolved.manifest.get("environment_capture") or {}
     if not config.self_test:
         return Verdict("auto", False, "the self-test is switched off")
-    if known.get("proved") and known.get("key") == self_test_key(config):
+    if known.get("proved") and known.get("key") == proof_key(config.target, config.environment.kwargs):
         return Verdict(known["strategy"], True)
     return SelfTest.start(config.target, config.environment.kwargs, config.environment.replay_limit)
 

@@ -83,7 +83,8 @@ class StopRequest:
         self.ask(f"{name} received")
         if first:
             # os.write and not the logger: a handler may interrupt the logger while it holds its lock
-            text = f"\n[CHECKPOINT] {name} received: stopping at the next cut (within {self._grace:g} s); Ctrl-C again stops at once\n"
+            wait = f"stopping at the next cut (within {self._grace:g} s); Ctrl-C again stops at once"
+            text = f"\n[CHECKPOINT] {name} received: {wait}\n"
             with contextlib.suppress(OSError):
                 os.write(2, text.encode())
             self._start_timer()

@@ -15,6 +15,7 @@ import stable_baselines3
 import torch
 from matrix_callbacks import FinalState
 from matrix_worlds import make
+from sb3_contrib.common.maskable.callbacks import MaskableEvalCallback
 from stable_baselines3.common.callbacks import CallbackList, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
@@ -27,11 +28,8 @@ EVALUATION_SEED_OFFSET = 1_000_000
 
 def evaluation_class(spec):
     """SB3's EvalCallback, logging beside the training's logger: it dumps, which would move rows of the training."""
-    base = EvalCallback
-    if spec["class"] == "MaskablePPO":
-        from sb3_contrib.common.maskable.callbacks import MaskableEvalCallback as base
 
-    class Apart(base):
+    class Apart(MaskableEvalCallback if spec["class"] == "MaskablePPO" else EvalCallback):
         own = configure(str(Path(spec["out"]) / "evaluation"), ["json"])
         logger = property(lambda self: self.own)
 

@@ -33,7 +33,7 @@ class Encoded:
     def block(self) -> Iterator[bytes | memoryview]:
         """Pieces of the array block: each array starts at a multiple of 64 bytes."""
         for array in self.arrays:
-            yield memoryview(array.reshape(-1).view(np.uint8)) if array.size else b""
+            yield array.reshape(-1).view(np.uint8).data if array.size else b""
             yield bytes(_padding(array.nbytes))
 
 
@@ -76,7 +76,7 @@ def decode(document: bytes, block: bytes | memoryview) -> Any:
         if loaded["version"] != FORMAT_VERSION:
             raise DamagedFile(f"state format {loaded['version']} is not known to this version; update unbroken")
         return _with_arrays(loaded["tree"], view)
-    except (KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError, OverflowError, SyntaxError) as error:
         if isinstance(error, DamagedFile):
             raise
         raise DamagedFile(f"the stored state cannot be read: {error}") from error
@@ -94,6 +94,8 @@ def _with_arrays(value: Any, view: memoryview) -> Any:
 
 def _array(entry: Any, view: memoryview) -> np.ndarray:
     offset, dtype_name, shape = entry
+    if not isinstance(dtype_name, str):
+        raise DamagedFile(f"{dtype_name!r} is not the name of an array's type")
     dtype = np.dtype(dtype_name)
     if dtype.kind not in _DTYPE_KINDS or any(not isinstance(size, int) or size < 0 for size in shape):
         raise DamagedFile(f"array of type {dtype_name} and shape {shape} is not part of the format")

@@ -1,6 +1,7 @@
 """Compare two whole training states bit for bit, and name what differs.
 
-Fields that measure the wall clock can never agree; they are left out by name (logged times, Monitor's episode times), and nothing else is.
+Fields that measure the wall clock can never agree; they are left out by name (logged times, Monitor's episode times),
+and nothing else is.
 """
 
 from __future__ import annotations
@@ -103,7 +104,8 @@ def leaf_bytes(value: Any) -> bytes:
         import torch
 
         cpu = value.detach().cpu().contiguous()
-        return f"{cpu.dtype}{tuple(cpu.shape)}".encode() + cpu.reshape(-1).view(torch.uint8).numpy().tobytes()
+        raw: bytes = cpu.reshape(-1).view(torch.uint8).numpy().tobytes()
+        return f"{cpu.dtype}{tuple(cpu.shape)}".encode() + raw
     if isinstance(value, np.ndarray):
         return f"{value.dtype.str}{value.shape}".encode() + np.ascontiguousarray(value).tobytes()
     if isinstance(value, float):

@@ -7,6 +7,7 @@ captured by their attributes. `selftest` proves the choice; this module makes it
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import multiprocessing
 import time
@@ -51,8 +52,8 @@ class ActionRecorder(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environment and begin a new history."""
-        generators = _own_generators(self.env)
-        self.history = {"generators": generators, "seed": seed, "options": options, "actions": []}
+        before = {"generators": _own_generators(self.env), "lasting": _lasting_attributes(self.env)}
+        self.history = {**before, "seed": seed, "options": options, "actions": []}
         return self.env.reset(seed=seed, options=options)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -66,18 +67,41 @@ class ActionRecorder(gymnasium.Wrapper[Any, Any, Any, Any]):
     def replay(self, history: dict[str, Any]) -> None:
         """Bring the environment to the state that the history leads to."""
         _restore_own_generators(self.env, history["generators"])
+        Filler().fill_attributes(self.env, history["lasting"])
         self.env.reset(seed=history["seed"], options=history["options"])
         for action in history["actions"]:
             self.env.step(action)
         self.history = history
 
 
+_GENERATORS = ("_np_random", "_np_random_seed", "action_space", "observation_space")
+_LASTING_ITEMS = 1_000
+
+
 def _own_generators(env: Any) -> dict[str, Any]:
     describer = Describer()
-    return {
-        n: describer.describe(vars(env).get(n))
-        for n in ("_np_random", "_np_random_seed", "action_space", "observation_space")
-    }
+    return {name: describer.describe(vars(env).get(name)) for name in _GENERATORS}
+
+
+def _lasting_attributes(env: Any) -> dict[str, Any]:
+    """What may outlive an episode beside generators, such as a counter of episodes: numbers, text, and small nests of them.
+
+    Taken at every reset, so large arrays and objects are left to the reset to rebuild.
+    """
+    describer = Describer()
+    attributes = vars(env).items()
+    return {name: describer.describe(v) for name, v in attributes if name not in _GENERATORS and _is_small_and_plain(v)}
+
+
+def _is_small_and_plain(value: Any, depth: int = 3) -> bool:
+    if value is None or isinstance(value, bool | int | float | str):
+        return True
+    if isinstance(value, np.ndarray | np.generic):
+        return value.size <= _LASTING_ITEMS and value.dtype.kind in "biufc"
+    if type(value) not in (list, tuple, dict, collections.deque) or depth == 0 or len(value) > _LASTING_ITEMS:
+        return False
+    items = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+    return all(_is_small_and_plain(item, depth - 1) for item in items)
 
 
 def _restore_own_generators(env: Any, described: dict[str, Any]) -> None:

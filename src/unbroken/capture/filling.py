@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import collections
 import enum
+import functools
+import operator
 import pathlib
 import random
 import sys
@@ -90,6 +92,8 @@ class Filler:
         return target
 
     def _build_ref(self, description: Mapping[str, Any], live: Any, path: str) -> Any:
+        if description["i"] not in self._memo and live is _ABSENT:
+            return self._keep(live, path, "refers to something that is not restored before it")
         return self._memo.get(description["i"], live)
 
     def _build_known(self, description: Mapping[str, Any], live: Any, path: str) -> Any:
@@ -110,6 +114,9 @@ class Filler:
         if live is _ABSENT or code_name(live) != description["v"]:
             return self._keep(live, path, f"was {description['v']}, which only code can put there")
         return live
+
+    def _build_int(self, description: Mapping[str, Any], live: Any, path: str) -> Any:
+        return int(description["v"], 16)
 
     def _build_float(self, description: Mapping[str, Any], live: Any, path: str) -> Any:
         return float(description["v"])
@@ -134,7 +141,9 @@ class Filler:
         cls: Any = type(live)
         if class_name(live) != description["c"]:
             module, _, name = description["c"].partition(":")
-            cls = getattr(sys.modules.get(module), name, None)
+            cls = functools.reduce(
+                lambda place, part: getattr(place, part, None), name.split("."), sys.modules.get(module)
+            )
         if not (isinstance(cls, type) and issubclass(cls, enum.Enum)):
             return self._keep(live, path, f"{description['c']} is not loaded")
         member = description["v"]
@@ -178,7 +187,10 @@ class Filler:
             key = self.build(key_description, _ABSENT, path)
             pairs.append((key, self.build(value_description, before.get(key, _ABSENT), f"{path}[{key!r}]")))
         target.clear()
-        target.update((key, value) for key, value in pairs if value is not _ABSENT)
+        for key, value in pairs:
+            # not update(): a Counter counts the pairs
+            if key is not _ABSENT and value is not _ABSENT:
+                target[key] = value
         return target
 
     def _build_tuple(self, description: Mapping[str, Any], live: Any, path: str) -> Any:
@@ -186,7 +198,12 @@ class Filler:
         items = self._items(description["v"], before, path)
         if description["c"] != "tuple" and type(live).__name__ != description["c"]:
             return self._keep(live, path, f"no {description['c']} to fill")
-        value = tuple(items) if description["c"] == "tuple" else type(live)(*items)
+        same_type = type(live).__name__ == description["c"] and isinstance(live, tuple)
+        if same_type and len(before) == len(items) and all(map(operator.is_, items, before)):
+            # items filled in place: the live tuple may be part of a cycle
+            value = live
+        else:
+            value = tuple(items) if description["c"] == "tuple" else type(live)(*items)
         self._memo[description["i"]] = value
         return value
 
@@ -198,7 +215,7 @@ class Filler:
             return self._memo[description["i"]]
         cls = _CONTAINERS[name]
         fits = type(live) is cls and getattr(live, "maxlen", None) == description.get("maxlen")
-        make = (lambda: collections.deque(maxlen=description["maxlen"])) if name == "deque" else cls
+        make: Callable[[], Any] = (lambda: collections.deque(maxlen=description["maxlen"])) if name == "deque" else cls
         target = self._claim(description, live, fits, make)
         items = self._items(description["v"], before, path)
         target.clear()

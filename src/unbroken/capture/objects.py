@@ -44,6 +44,10 @@ _CODE = (
 )
 _INERT_MODULES = ("pygame", "torch.utils.tensorboard", "tqdm", "rich", "matplotlib")
 _INERT_TYPES = (logging.Logger, type(threading.Lock()), type(threading.RLock()), threading.Event, re.Pattern)
+# what the codec can write, and object arrays, which are described item by item
+_ARRAY_KINDS = frozenset("biufcSUmMO")
+# Python refuses to read longer decimals from text
+_MOST_BITS = 4096
 _BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 
 
@@ -60,7 +64,7 @@ def class_name(value: Any) -> str:
 
 def is_pure_python(cls: type) -> bool:
     """Whether instances keep all their state in `__dict__` and `__slots__`, none of it inside a C extension."""
-    new = cls.__new__
+    new: Any = cls.__new__
     return new is object.__new__ or isinstance(new, types.FunctionType)
 
 
@@ -111,6 +115,8 @@ class Describer:
     def describe(self, value: Any, path: str = "") -> Description:
         """The description of a value; what cannot be described is listed in `opaque` under its path."""
         kind = type(value)
+        if kind is int and value.bit_length() > _MOST_BITS:
+            return {"t": "int", "v": hex(value)}
         if value is None or kind in (bool, int, str):
             return value
         if kind is float:
@@ -142,7 +148,8 @@ class Describer:
         if isinstance(value, list | tuple | collections.deque | set | frozenset):
             return self._describe_sequence(value, path)
         if isinstance(value, np.generic):
-            return {"t": "scalar", "v": np.asarray(value)}
+            plain = value.dtype.kind in _ARRAY_KINDS
+            return {"t": "scalar", "v": np.asarray(value)} if plain else self._give_up(value, path)
         simple = self._describe_simple(value)
         if simple is not None:
             return simple
@@ -153,7 +160,7 @@ class Describer:
         return torch_value if torch_value is not None else self._describe_object(value, path)
 
     def _describe_array(self, value: np.ndarray, path: str) -> Description:
-        if type(value) is not np.ndarray or value.dtype.names:
+        if type(value) is not np.ndarray or value.dtype.kind not in _ARRAY_KINDS:
             return self._give_up(value, path)
         if value.dtype.hasobject:
             number = self._remember(value)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import collections
 import copy
+import functools
 import inspect
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal
 
@@ -19,13 +21,13 @@ import torch
 from stable_baselines3 import __version__ as sb3_version
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 from stable_baselines3.common.save_util import data_to_json, recursive_getattr
 from stable_baselines3.common.utils import get_system_info
 from stable_baselines3.common.vec_env import VecEnv
 
 from unbroken.capture.filling import Filler
-from unbroken.capture.objects import Describer
+from unbroken.capture.objects import Describer, class_name
 from unbroken.capture.rng import capture_generators, restore_generators
 from unbroken.capture.vector_environments import capture_vector_environment, restore_vector_environment
 from unbroken.errors import IncompatibleRun
@@ -33,11 +35,10 @@ from unbroken.errors import IncompatibleRun
 Cut = Literal["rollout", "end"]
 
 _MODEL_SKIP = frozenset(
-    {
-        "policy", "env", "_vec_normalize_env", "_logger", "_custom_logger", "replay_buffer", "rollout_buffer", "device",
-        "_unbroken", "start_time", "_total_timesteps", "_num_timesteps_at_start", "n_envs", "policy_class", "lr_schedule", "target_entropy",
-    }
-)  # fmt: skip
+    "policy env _vec_normalize_env _logger _custom_logger replay_buffer rollout_buffer device _unbroken start_time "
+    "_total_timesteps _num_timesteps_at_start n_envs policy_class lr_schedule target_entropy".split()
+)
+_OF_THE_ENVIRONMENT = ("_last_obs", "_last_original_obs", "_last_episode_starts")
 _CALLBACK_SKIP = frozenset({"locals", "globals", "model", "parent", "logger"})
 _EXPLORATION = ("exploration_mat", "exploration_matrices")
 
@@ -90,6 +91,7 @@ def capture_model(model: BaseAlgorithm, cut: Cut, callbacks: Callbacks, iteratio
         "cut": cut,
         "iteration": iteration,
         "model": _capture_attributes(model, missing),
+        "changed": _changed_since_construction(model),
         "modules": _capture_modules(model),
         "exploration": _capture_exploration(model),
         "replay_buffer": _capture_replay(model, missing),
@@ -115,9 +117,15 @@ def restore_model(
     """
     problems: list[str] = []
     _restore_tensors(model, tensors, variables)
+    _vectorize_noise(model)
     filler = Filler()
-    filler.fill_attributes(model, state["model"], "model")
+    captured = state["environment"] is None or state["environment"]["environments"] is not None
+    # environments that were not captured begin anew, with a reset of their own: the stored observation is not theirs
+    left = () if captured else _OF_THE_ENVIRONMENT
+    filler.fill_attributes(model, {n: field for n, field in state["model"].items() if n not in left}, "model")
     problems += filler.problems
+    for name, value in state["changed"].items():
+        setattr(model, name, value)
     problems += _restore_modules(model, state["modules"])
     _restore_exploration(model, state["exploration"])
     _restore_replay(model, state["replay_buffer"], problems)
@@ -127,6 +135,13 @@ def restore_model(
     _restore_logger(model, state["logger"], problems)
     restore_generators(state["generators"])
     return problems
+
+
+def _vectorize_noise(model: BaseAlgorithm) -> None:
+    """Give every copy of the environment its own noise, as the first `learn()` does: states to restore have theirs."""
+    noise = getattr(model, "action_noise", None)
+    if noise is not None and model.n_envs > 1 and not isinstance(noise, VectorizedActionNoise):
+        model.action_noise = VectorizedActionNoise(noise, model.n_envs)
 
 
 def read_tensors(raw: bytes) -> Any:
@@ -160,8 +175,14 @@ def configured_names(cls: type) -> frozenset[str]:
     names: set[str] = set()
     for base in cls.__mro__:
         if "__init__" in base.__dict__ and base is not object:
-            names |= set(inspect.signature(base.__init__).parameters)  # type: ignore[misc]
+            names |= _parameter_names(base.__init__)  # type: ignore[misc]
     return frozenset(names - {"action_noise", "self"})
+
+
+@functools.cache
+def _parameter_names(init: Callable[..., None]) -> frozenset[str]:
+    """Names of a constructor's parameters; cached, as reading signatures takes an eighth of a small model's capture."""
+    return frozenset(inspect.signature(init).parameters)
 
 
 def _state_attribute(value: Any) -> bool:
@@ -212,6 +233,20 @@ def _modules(model: BaseAlgorithm) -> list[tuple[str, Any]]:
     return list(model.policy.named_modules()) if isinstance(model.policy, torch.nn.Module) else []
 
 
+def plain_configuration(model: BaseAlgorithm) -> dict[str, Any]:
+    """The constructor's arguments that are plain values, as the model holds them now."""
+    values = {name: getattr(model, name, None) for name in configured_names(type(model)) - _MODEL_SKIP}
+    return {name: value for name, value in sorted(values.items()) if isinstance(value, bool | int | float | str)}
+
+
+def _changed_since_construction(model: BaseAlgorithm) -> dict[str, Any]:
+    """Configured values that a callback has changed during training, such as an annealed `ent_coef`: they are state."""
+    continuation = getattr(model, "_unbroken", None)
+    constructed = {} if continuation is None else continuation.constructed
+    now = plain_configuration(model)
+    return {name: now[name] for name, value in constructed.items() if name in now and now[name] != value}
+
+
 def _capture_exploration(model: BaseAlgorithm) -> dict[str, Any]:
     describer = Describer()
     found = {}
@@ -232,7 +267,7 @@ def _restore_exploration(model: BaseAlgorithm, described: dict[str, Any]) -> Non
 
 
 def _distributions(model: BaseAlgorithm) -> list[tuple[str, Any]]:
-    owners = {"policy": model.policy, "actor": getattr(model, "actor", None)}
+    owners: dict[str, Any] = {"policy": model.policy, "actor": getattr(model, "actor", None)}
     return [
         (name, owner.action_dist) for name, owner in owners.items() if getattr(owner, "action_dist", None) is not None
     ]
@@ -310,7 +345,8 @@ def _capture_callbacks(model: BaseAlgorithm, callbacks: Callbacks, missing: list
             missing.extend(f"evaluation environment: {gap}" for gap in gaps)
             return {"environment": described}
         if isinstance(value, BaseCallback):
-            return {"callback": describer.attributes(value, type(value).__name__, _CALLBACK_SKIP)}
+            skip = _CALLBACK_SKIP | getattr(value, "CONFIGURED", frozenset())
+            return {"callback": describer.attributes(value, type(value).__name__, skip), "class": class_name(value)}
         return None
 
     describer = Describer(known=_callback_tools(model, callbacks), special=special)
@@ -329,7 +365,14 @@ def restore_callbacks(model: BaseAlgorithm, callbacks: Callbacks, described: Any
         if "environment" in inner and isinstance(live, VecEnv):
             problems.extend(restore_vector_environment(live, inner["environment"]))
         elif "callback" in inner and isinstance(live, BaseCallback):
-            filler.fill_attributes(live, inner["callback"], type(live).__name__)
+            fields = inner["callback"]
+            if inner["class"] != class_name(live):
+                if not (inner["class"].startswith("unbroken.") and class_name(live).startswith("unbroken.")):
+                    problems.append(f"a callback is {class_name(live)} and was {inner['class']}: it starts anew")
+                    return live
+                # evaluation was switched on or off: the best score is what both kinds have in common
+                fields = {name: field for name, field in fields.items() if name in vars(live)}
+            filler.fill_attributes(live, fields, type(live).__name__)
         else:
             problems.append("the callbacks are not those of the checkpoint")
         return live
@@ -422,3 +465,12 @@ def space_shape(space: Any) -> Any:
     if inner is not None:
         return [space_shape(part) for part in inner]
     return list(space.shape or ())
+
+
+def finished_episodes(model: BaseAlgorithm) -> int:
+    """Episodes finished so far over all environments, as Monitor counts them; else as far as the model does."""
+    try:
+        counted: list[list[int]] = model.env.env_method("get_episode_lengths")  # type: ignore[union-attr]
+        return sum(map(len, counted))
+    except AttributeError:
+        return model._episode_num

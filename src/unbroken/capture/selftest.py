@@ -50,6 +50,13 @@ class Verdict:
         return f"environment state: not proved ({self.reason})"
 
 
+def proof_key(target: str, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What a verdict holds for: another environment, other arguments or other versions need a new test."""
+    from unbroken.context import package_versions
+
+    return {"target": target, "kwargs": kwargs, "versions": package_versions()}
+
+
 class SelfTest:
     """A self-test running in the background, begun by `start` before heavy imports and collected by `result`."""
 

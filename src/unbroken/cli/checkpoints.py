@@ -48,9 +48,10 @@ def list_checkpoints(
         score = "-" if row["score"] is None else f"{row['score']:.2f}"
         age = human_seconds(max(0.0, time.time() - row["created"]))
         valid = "yes" if row["valid"] else "NO"
+        size = human_size(row["size"])
+        problem = f"  ({row['problem']})" if row["problem"] else ""
         _print(
-            f"{row['step']:>12,}  {row['tier']:<8}  {score:>10}  {human_size(row['size']):>10}  {age:>14}  {valid:<6}  {row['path']}"
-            + (f"  ({row['problem']})" if row["problem"] else "")
+            f"{row['step']:>12,}  {row['tier']:<8}  {score:>10}  {size:>10}  {age:>14}  {valid:<6}  {row['path']}{problem}"
         )
 
 

@@ -30,8 +30,11 @@ class Score:
 class Evaluation(BaseCallback):
     """Evaluates every `every` environment steps over `episodes` episodes; a better model is passed to `on_best`.
 
-    `record(step, values)` receives each result. The number of evaluations and the best score are training state.
+    `record(step, values)` receives each result. The best score and the last evaluation's step are training state; interval
+    and number of episodes are not and may change from leg to leg.
     """
+
+    CONFIGURED = frozenset({"every", "episodes"})
 
     def __init__(
         self,
@@ -96,6 +99,8 @@ class Evaluation(BaseCallback):
 
 class TrainingBest(BaseCallback):
     """The best model by the moving average of training episodes, at cuts; used when evaluation is off."""
+
+    CONFIGURED = frozenset({"_mean_reward"})
 
     def __init__(self, on_best: Callable[[Score], None], mean_reward: Callable[[], float | None]) -> None:
         super().__init__()

@@ -24,7 +24,7 @@ ARRAYS = "exact/arrays.bin"
 _NOT_TENSORS = frozenset({"data", "_stable_baselines3_version", "system_info.txt", STATE, ARRAYS})
 
 
-class LeaveTraining(Exception):  # noqa: N818 - control flow, not an error
+class LeaveTraining(Exception):
     """Raised at a cut to leave `learn()`, which offers no other way out there."""
 
 

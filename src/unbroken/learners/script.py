@@ -21,9 +21,18 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EventCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
 
 from unbroken import logs
-from unbroken.capture.sb3 import Callbacks, configured_names, describe_schema, mean_episode_reward, restore_callbacks
+from unbroken.capture.sb3 import (
+    Callbacks,
+    ModelSnapshot,
+    describe_schema,
+    finished_episodes,
+    mean_episode_reward,
+    plain_configuration,
+    restore_callbacks,
+)
 from unbroken.capture.selftest import Verdict, prove_instances
 from unbroken.capture.vector_environments import coverage, make_capturable
 from unbroken.compatibility import Verdict as Change
@@ -35,6 +44,7 @@ from unbroken.learners.continuing import make_continuing
 from unbroken.learners.events import cut_event_files, event_positions, sync_event_files
 from unbroken.learners.sb3 import KeeperCallback, LeaveTraining, Stored, read_stored
 from unbroken.metadata import leg_entry, metadata_content
+from unbroken.restoring import find_newest, repeated_steps, say_resumed
 from unbroken.retention.policy import KeepNewest
 from unbroken.stopping import EXIT_STOPPED, StopNow, StopRequest
 from unbroken.store.checkpoint_file import CheckpointFile
@@ -97,7 +107,10 @@ class RotatingCheckpointCallback(KeeperCallback):
             after_commit=self._write_metadata,
         )
         super().__init__(keeper, StopRequest(grace_seconds), self._facts)
+        self.on_capture = self._note_missing
         self.verbose = verbose
+        self._missing: list[str] = []
+        self._log = contextlib.ExitStack()
 
     @property
     def metadata_path(self) -> str:
@@ -108,6 +121,19 @@ class RotatingCheckpointCallback(KeeperCallback):
         """Go on from a checkpoint's manifest: its legs and context belong to this training."""
         self._origin = manifest
 
+    def _note_missing(self, snapshot: ModelSnapshot) -> None:
+        """Say once what a checkpoint does not hold."""
+        for what in snapshot.missing:
+            if what not in self._missing:
+                self._missing.append(what)
+                logs.warn_checkpoint(f"not captured: {what}; a resumed run starts that part anew")
+
+    def _on_training_start(self) -> None:
+        super()._on_training_start()
+        if not logs.LOGGER.handlers:
+            # used without resume_or_create, which opens the log for each learn()
+            self._log.enter_context(_logging(self))
+
     def _init_callback(self) -> None:
         self.keeper.schedule.every = self.save_freq * self.model.n_envs
         self._context = self._context or current_context()
@@ -117,6 +143,7 @@ class RotatingCheckpointCallback(KeeperCallback):
         if continuation is not None and continuation.calls:
             continuation.calls[-1].end = self.model.num_timesteps
         self.save_end()
+        self._log.close()
 
     def _facts(self, model: BaseAlgorithm) -> dict[str, Any]:
         step = model.num_timesteps
@@ -163,7 +190,7 @@ def resume_or_create(
     Raises IncompatibleRun when checkpoint and arguments do not fit.
     """
     with _logging(checkpoints):
-        record = _newest(checkpoints)
+        record = find_newest(checkpoints.repository)
         model = algorithm(policy, env, **arguments)
         if not isinstance(model, OnPolicyAlgorithm | OffPolicyAlgorithm):
             raise UsageError(f"{algorithm.__name__} has a training loop of its own that offers no place to save at")
@@ -193,19 +220,6 @@ def _calls(stored: Stored) -> list[Any]:
     return [LearnCall(**call) for call in calls]
 
 
-def _newest(checkpoints: RotatingCheckpointCallback) -> CheckpointRecord | None:
-    repository = checkpoints.repository
-    for name in repository.remove_leftovers():
-        logs.checkpoint(f"Removed {name}, an unfinished save of a process that was killed")
-    found = repository.records()
-    if not found:
-        return None
-    logs.checkpoint(f"Found {len(found)} checkpoint(s) to restore:")
-    for record in found:
-        logs.checkpoint(f"  {record.name} ({logs.human_size(record.size)})")
-    return repository.latest_valid(lambda name, why: logs.warn_checkpoint(f"Skipped {name}: {why}"))
-
-
 def _restore(model: BaseAlgorithm, checkpoints: RotatingCheckpointCallback, record: CheckpointRecord) -> Stored:
     logs.checkpoint(f"Loading checkpoint {record.name} ...")
     with CheckpointFile(checkpoints.backend, record.path) as file:
@@ -222,18 +236,16 @@ def _restore(model: BaseAlgorithm, checkpoints: RotatingCheckpointCallback, reco
     cut_event_files(manifest.get("logs") or {}, checkpoints.save_path)
     for problem in checkpoints.begin_from(model, stored):
         logs.warn_checkpoint(f"not restored: {problem}")
-    logs.checkpoint(f"Resuming from checkpoint: {checkpoints.save_path / record.path}")
-    mean = mean_episode_reward(model)
-    rewards = "none yet" if mean is None else f"{mean:.2f} (mean of the last episodes)"
-    logs.checkpoint(f"Resume: timestep={model.num_timesteps}, episode={model._episode_num}, rewards={rewards}")
+    path = checkpoints.save_path / record.path
+    say_resumed(path, model.num_timesteps, finished_episodes(model), mean_episode_reward(model))
     return stored
 
 
 def _configuration(model: BaseAlgorithm) -> dict[str, Any]:
-    """The constructor's plain arguments as the model holds them, in the shape of a run's configuration."""
-    names = sorted(configured_names(type(model)) - {"env", "policy", "seed", "verbose", "tensorboard_log", "device"})
-    values = {name: getattr(model, name, None) for name in names}
-    plain = {name: value for name, value in values.items() if isinstance(value, bool | int | float | str)}
+    """The constructor's plain arguments, before any callback changed them, in the shape of a run's configuration."""
+    continuation = getattr(model, "_unbroken", None)
+    values = plain_configuration(model) if continuation is None else continuation.constructed
+    plain = {name: value for name, value in values.items() if name not in ("seed", "verbose", "tensorboard_log")}
     return {
         "target": "script",
         "algo": type(model).__name__,
@@ -268,6 +280,11 @@ def _ready(
     root = callback if isinstance(callback, BaseCallback) else CallbackList([_as_callback(item) for item in given])
     if checkpoints not in _flattened(root):
         root = CallbackList([root, checkpoints])
+    for part in _flattened(root):
+        # evaluation environments have generators and normalisation too
+        for value in vars(part).values():
+            if isinstance(value, VecEnv):
+                make_capturable(value)
     if stored is not None and stored.cut == "end":
         for problem in restore_callbacks(model, Callbacks(root, (checkpoints,)), stored.state["callbacks"]):
             logs.warn_checkpoint(f"not restored: {problem}")
@@ -307,10 +324,7 @@ def _session(checkpoints: RotatingCheckpointCallback, learn: Callable[[], Any]) 
                 if checkpoints.keeper.last_record
                 else int(checkpoints._origin.get("step", 0))
             )
-            now = checkpoints.model.num_timesteps
-            logs.checkpoint(
-                f"Stopping at step {now:,} without a new checkpoint ({error}): {now - saved:,} steps since step {saved:,} will be repeated"
-            )
+            logs.checkpoint(repeated_steps(checkpoints.model.num_timesteps, saved, str(error)))
             sys.exit(EXIT_STOPPED)
         finally:
             checkpoints.keeper.close()

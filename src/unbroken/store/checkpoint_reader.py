@@ -158,6 +158,9 @@ class CheckpointFile:
         info = self._info(MANIFEST)
         if info is None and self._has_comment():
             raise self._damaged("its commit record is gone")
+        if info is None and all(member.header_offset for member in self._zip().infolist()):
+            # members of a truncated checkpoint are zips too (torch's), and the last of them passes for the whole file
+            raise self._damaged("it is truncated or was never finished")
         if info is None:
             raise ForeignFile(f"{self.path} is not a checkpoint of unbroken: it has no {MANIFEST} (a plain SB3 zip?)")
         if info.file_size > MANIFEST_LIMIT:

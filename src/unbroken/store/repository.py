@@ -91,6 +91,15 @@ class CheckpointRepository:
         nothing_known = CheckpointRecord(name_of(path), path, step, step, info.size, 0.0)
         return _with_facts(nothing_known, info.manifest)
 
+    def make_way(self, step: int) -> str | None:
+        """Move somebody else's file from where the checkpoint of `step` goes; returns its new path, None if there is none.
+
+        Raises what the storage raises.
+        """
+        path = self.path_for(step)
+        found = next((record for record in self.records() if record.path == path and record.foreign), None)
+        return None if found is None else move_aside(self.backend, path, self.quarantine)
+
     def next_sequence(self) -> int:
         """One more than the highest sequence in the folder."""
         return 1 + max((record.sequence for record in self.records() if record.valid is not False), default=0)

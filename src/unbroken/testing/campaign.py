@@ -48,7 +48,14 @@ _LEG_SECONDS = 240.0
 _ATTEMPTS_PER_PLACE = 8
 _SETTINGS: dict[str, list[str]] = {
     "ppo": ["--steps", "2000", "--set", "hyperparameters.n_steps=64"],
-    "dqn": ["--steps", "1200", "--set", "hyperparameters.learning_starts=100", "--set", "hyperparameters.buffer_size=5000"],
+    "dqn": [
+        "--steps",
+        "1200",
+        "--set",
+        "hyperparameters.learning_starts=100",
+        "--set",
+        "hyperparameters.buffer_size=5000",
+    ],
 }
 # times that a place is passed before the kill, at most; where there is no entry, the first time kills
 _REPEATS = {
@@ -118,8 +125,8 @@ def run_campaign(
 ) -> Report:
     """Kill at least `kills` times, and at least `minimum_per_place` times at each of `places`; every run is completed.
 
-    Places come in turn, then by chance. `jobs` runs go on at once. A run whose promises are broken stays in `folder`,
-    the others too; `say` receives a line per kill. Children are killed when this is interrupted.
+    Places come in turn, then by chance. `jobs` runs go on at once. All runs stay in `folder`; `say` receives a line per
+    kill. An interruption waits for the legs that are under way.
     """
     started = time.monotonic()
     campaign = _Campaign(kills, Path(folder), seed, tuple(algos), minimum_per_place, tuple(places), say)
@@ -137,22 +144,28 @@ class _Campaign:
     """Hands places out to runs until there have been enough kills; its methods may be called from several threads."""
 
     def __init__(
-        self, kills: int, folder: Path, seed: int, algos: tuple[str, ...], minimum: int, places: tuple[str, ...], say: Callable[[str], None]
+        self,
+        kills: int,
+        folder: Path,
+        seed: int,
+        algos: tuple[str, ...],
+        minimum: int,
+        places: tuple[str, ...],
+        say: Callable[[str], None],
     ) -> None:
         self.report = Report()
         self.folder = folder
         self.say = say
-        self._kills = kills
         self._algos = algos
-        self._places = places
         self._chance = random.Random(seed)
         self._seed = seed
         self._lock = threading.Lock()
         self._stopped = False
         self._runs = 0
         self._attempts: Counter[str] = Counter()
-        self._handed_out = 0
-        self._queue: deque[str] = deque(self._shuffled() * minimum)
+        in_turn = [place for _ in range(minimum) for place in self._chance.sample(places, len(places))]
+        by_chance = self._chance.choices(places, k=max(0, kills - len(in_turn)))
+        self._queue: deque[str] = deque(in_turn + by_chance)
 
     def work(self) -> None:
         """Carry runs until the campaign is done."""
@@ -160,7 +173,6 @@ class _Campaign:
             report = run.carry()
             with self._lock:
                 self.report.add(report)
-                self._handed_out -= len(run.places) - report.kills.total()
                 self._queue.extend(place for place in run.unmet if self._may_retry(place))
 
     def stop(self) -> None:
@@ -169,17 +181,9 @@ class _Campaign:
 
     def _next(self) -> _Run | None:
         with self._lock:
-            missing = self._kills - self._handed_out
-            if self._stopped or (missing <= 0 and not self._queue):
+            if self._stopped or not self._queue:
                 return None
-            share = min(_KILLS_PER_RUN, max(missing, len(self._queue)))
-            while len(self._queue) < share:
-                self._queue.extend(self._shuffled())
-            # a run that others are going on beside, or that only has leftovers, takes what there is
-            chosen = [self._queue.popleft() for _ in range(share)]
-            if missing <= share:
-                self._queue = deque(place for place in self._queue if self.report.kills[place] == 0 and place in chosen)
-            self._handed_out += share
+            chosen = [self._queue.popleft() for _ in range(min(_KILLS_PER_RUN, len(self._queue)))]
             number, self._runs = self._runs, self._runs + 1
             return _Run(
                 self.folder / f"run-{number}",
@@ -189,9 +193,6 @@ class _Campaign:
                 random.Random(self._chance.random()),
                 self,
             )
-
-    def _shuffled(self) -> list[str]:
-        return self._chance.sample(self._places, len(self._places))
 
     def _may_retry(self, place: str) -> bool:
         self._attempts[place] += 1
@@ -234,15 +235,22 @@ class _Run:
             "--eval-every", "200", "--eval-episodes", "1", *_SETTINGS[algo],
         ]  # fmt: skip
         self._watch = _Watch(RunFolder(folder / "killed", "run"))
+        self._missed = False
         self._report = Report(runs=1)
 
     def carry(self) -> Report:
         """Kill, check, complete, compare."""
         waiting = deque(self.places)
+        again: set[str] = set()
         code = -9
         while code != 0 and not self._report.violations and not self._campaign.stopped:
             place = waiting.popleft() if waiting else None
             code = self._leg(place)
+            if place is not None and self._missed and place not in again:
+                again.add(place)
+                waiting.insert(1, place)
+            elif place is not None and self._missed:
+                self.unmet.append(place)
         self.unmet += waiting
         if code == 0 and not self._report.violations:
             self._note(self._compared())
@@ -257,20 +265,22 @@ class _Run:
         killed_at = _killed_at(leg, place) if code < 0 else None
         if killed_at is not None:
             self._report.kills[killed_at] += 1
-        if place is not None and killed_at != place:
-            self.unmet.append(place)
+        self._missed = killed_at != place
         self._note(self._watch.violations(leg, before))
         if code not in (0, -9) or (code < 0 and killed_at is None):
             self._note([f"a leg to be killed at {place} ended with exit code {code}: {leg.last_lines(4)}"])
-        self._campaign.say(f"{self._label}: {f'killed at {killed_at}' if killed_at else f'ended with {code}'}, newest checkpoint {self._watch.newest}")
+        ending = f"killed at {killed_at}" if killed_at else f"ended with {code}"
+        self._campaign.say(f"{self._label}: {ending}, newest checkpoint {self._watch.newest}")
         return code
 
     def _ended(self, leg: TrainingProcess, place: str | None) -> int:
         if place == TIMER:
-            try:
-                return leg.wait(self._chance.uniform(0.2, 7.0))
-            except subprocess.TimeoutExpired:
-                return leg.kill()
+            # half of them while the process starts, half while it trains, however fast the machine is
+            starting = self._chance.random() < 0.5
+            if not starting:
+                leg.wait_for("[CHECKPOINT] Saved ", _LEG_SECONDS)
+            time.sleep(self._chance.uniform(0.1, 3.0) if starting else self._chance.uniform(0.0, 0.4))
+            return leg.kill()
         try:
             return leg.wait(_LEG_SECONDS)
         except subprocess.TimeoutExpired:
@@ -300,7 +310,9 @@ class _Run:
             return [f"the run cannot be compared with its twin: {error}"]
 
     def _note(self, violations: list[str]) -> None:
-        self._report.violations += [f"{self._label} after {self._report.kills.total()} kills: {text}" for text in violations]
+        self._report.violations += [
+            f"{self._label} after {self._report.kills.total()} kills: {text}" for text in violations
+        ]
 
 
 def _killed_at(leg: TrainingProcess, place: str | None) -> str | None:
@@ -318,7 +330,11 @@ class _Watch:
 
     def violations(self, leg: TrainingProcess, before: int) -> list[str]:
         """What is wrong on disk after `leg`, which began when the newest valid checkpoint was of step `before`."""
-        found = [f"the log says: {line}" for line in leg.lines if "WARNING" in line or "not guaranteed" in line or line.startswith("Traceback")]
+        found = [
+            f"the log says: {line}"
+            for line in leg.lines
+            if "WARNING" in line or "not guaranteed" in line or line.startswith("Traceback")
+        ]
         if leg.resumed_at is not None and leg.resumed_at != before:
             found.append(f"a leg resumed at step {leg.resumed_at}, the newest checkpoint was of step {before}")
         if not self._folder.path.is_dir():
@@ -383,12 +399,15 @@ def differences(first: Path, second: Path, run: str) -> list[str]:
         one, two = (_model_members(runs, f"{run}@{which}") for runs in (first, second))
         if one != two:
             found.append(f"the {which} model differs: {one} | {two}")
-    scores = [json.loads((folder.path / BEST_SCORE).read_text("utf-8")) for folder in folders if (folder.path / BEST_SCORE).exists()]
+    scores = [
+        json.loads((folder.path / BEST_SCORE).read_text("utf-8"))
+        for folder in folders
+        if (folder.path / BEST_SCORE).exists()
+    ]
     if len(scores) != 2 or scores[0] != scores[1]:
         found.append(f"{BEST_SCORE} differs: {scores}")
     for name, rows in (("metrics", _metric_rows), ("TensorBoard", _event_rows)):
-        one, two = (rows(folder.path) for folder in folders)
-        found += _row_differences(name, one, two)
+        found += _row_differences(name, rows(folders[0].path), rows(folders[1].path))
     return found
 
 
@@ -409,7 +428,12 @@ def _model_members(runs: Path, text: str) -> dict[str, Any]:
 
 def _metric_rows(run: Path) -> list[tuple[int, str, Any]]:
     rows = [json.loads(line) for line in (run / METRICS).read_text("utf-8").splitlines()]
-    return [(row["step"], tag, value) for row in rows for tag, value in row.items() if tag != "step" and tag not in _WALL_CLOCK]
+    return [
+        (row["step"], tag, value)
+        for row in rows
+        for tag, value in row.items()
+        if tag != "step" and tag not in _WALL_CLOCK
+    ]
 
 
 def _event_rows(run: Path) -> list[tuple[int, str, Any]]:
@@ -426,7 +450,9 @@ def _event_rows(run: Path) -> list[tuple[int, str, Any]]:
         if place > len(raw):
             raise ValueError(f"{EVENTS} ends in a torn record")
         event = Event.FromString(record)
-        rows += [(event.step, value.tag, value.simple_value) for value in event.summary.value if value.tag not in _WALL_CLOCK]
+        rows += [
+            (event.step, value.tag, value.simple_value) for value in event.summary.value if value.tag not in _WALL_CLOCK
+        ]
     return rows
 
 
@@ -472,7 +498,9 @@ def main() -> None:
     parser.add_argument("--table", type=Path, help="write the table to this Markdown file too")
     chosen = parser.parse_args()
     folder = chosen.folder or Path(tempfile.mkdtemp(prefix="unbroken-campaign-"))
-    report = run_campaign(chosen.kills, folder, chosen.seed, minimum_per_place=chosen.minimum, jobs=chosen.jobs, say=_say)
+    report = run_campaign(
+        chosen.kills, folder, chosen.seed, minimum_per_place=chosen.minimum, jobs=chosen.jobs, say=_say
+    )
     table = f"{report.table()}\n\nMachine: {_machine()}."
     _say(f"\n{table}\n\nThe runs are in {folder}")
     if chosen.table is not None:

@@ -199,7 +199,12 @@ def install_light(killer: Killer) -> None:
     patched: Any = RunFolder
     patched.backend = property(lambda folder: PlacedBackend(LocalBackend(folder.path), killer))
     prepare = RunFolder.prepare
-    patched.prepare = lambda folder: (killer.reach("start"), prepare(folder))[1]
+
+    def prepared(folder: RunFolder) -> None:
+        killer.reach("start")
+        prepare(folder)
+
+    patched.prepare = prepared
     _install_appending(killer, append)
 
 
@@ -253,11 +258,11 @@ def install_training(killer: Killer) -> None:
     from unbroken.learners import sb3 as learner
 
     patched: Any = learner
-    patched.restore_model = _around(killer, "restore", learner.restore_model)
-    patched.encode = _around(killer, "encode", learner.encode)
+    patched.restore_model = _around(killer, "restore", patched.restore_model)
+    patched.encode = _around(killer, "encode", patched.encode)
     # between the generators and tensors, captured before, and the callbacks, captured after
     patched = capture
-    patched._capture_environment = _after(killer, "capture", capture._capture_environment)
+    patched._capture_environment = _after(killer, "capture", patched._capture_environment)
     patched = leg.Leg
     patched.close = _after(killer, "close", leg.Leg.close)
     register_optimizer_step_post_hook(lambda optimizer, arguments, words: killer.reach("optimise"))

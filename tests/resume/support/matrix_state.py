@@ -19,7 +19,17 @@ _MODEL_SKIP = {
     "start_time", "_num_timesteps_at_start",  # only for time/fps
     "_unbroken",  # the resumed side's own bookkeeping
 }  # fmt: skip
-_VECTOR_SKIP = {"venv", "envs", "remotes", "work_remotes", "processes", "waiting", "closed", "class_attributes", "metadata"}
+_VECTOR_SKIP = {
+    "venv",
+    "envs",
+    "remotes",
+    "work_remotes",
+    "processes",
+    "waiting",
+    "closed",
+    "class_attributes",
+    "metadata",
+}
 _CALLBACK_SKIP = {"model", "locals", "globals", "parent", "logger"}
 _MONITOR = ("rewards", "needs_reset", "episode_returns", "episode_lengths", "total_steps", "current_reset_info")
 _CODE = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, type, np.dtype)
@@ -37,9 +47,13 @@ def model_state(model, callbacks=()):
     """The whole state of a training: model, buffers, optimizers, generators, environments, logger, callbacks."""
     import torch
 
-    found = flat({"python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state()}, "generators")
+    found = flat(
+        {"python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state()}, "generators"
+    )
     found.update(flat(vars(model), "model", _MODEL_SKIP))
-    pending = {name: dict(getattr(model.logger, name)) for name in ("name_to_value", "name_to_count", "name_to_excluded")}
+    pending = {
+        name: dict(getattr(model.logger, name)) for name in ("name_to_value", "name_to_count", "name_to_excluded")
+    }
     for values in pending.values():
         for name in WALL_CLOCK_LOGS:
             values.pop(name, None)
@@ -94,9 +108,8 @@ def _walk(value, path, found, above):
         if attributes is None:
             found[path] = f"opaque {kind}"
         else:
-            children = {"class": kind, **attributes}
-            if "metadata" in children and hasattr(value, "reset"):
-                del children["metadata"]
+            # a Box keeps the text of its bounds from the first time it is printed
+            children = {"class": kind, **{k: v for k, v in attributes.items() if k not in ("low_repr", "high_repr")}}
     for name, child in (children or {}).items():
         _walk(child, f"{path}.{name}", found, above)
 

@@ -260,8 +260,4 @@ def _hex(observation):
 
 
 def _newest_checkpoint(folder):
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    steps = [int(name.split("_")[-2]) for name in names if name.endswith("_steps.zip")]
-    return max(steps, default=-1)
-
-
+    return max((int(path.name.split("_")[-2]) for path in Path(folder).glob("*_steps.zip")), default=-1)

@@ -1,0 +1,167 @@
+"""A request meets the stored run: which folder, which configuration, which checkpoint, which target, and what changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from unbroken import logs
+from unbroken.compatibility import Verdict, changes, require_compatible
+from unbroken.config import DEFAULT_TARGET, RunConfig, build_config, merged
+from unbroken.errors import NotFound, UsageError
+from unbroken.folder import METADATA, RunFolder
+from unbroken.forking import prepare_fork
+from unbroken.locate import repository_of, scenario_of
+from unbroken.request import TrainRequest
+from unbroken.restoring import find_newest
+from unbroken.store.checkpoint_file import read_manifest
+from unbroken.store.repository import CheckpointRecord
+
+
+@dataclass
+class Resolved:
+    """A request that has met the stored run: what this leg trains, from where, and what changed."""
+
+    folder: RunFolder
+    config: RunConfig
+    record: CheckpointRecord | None
+    manifest: dict[str, Any]
+    stored: dict[str, Any]
+    lineage: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def step(self) -> int:
+        """The step to start from."""
+        return self.record.step if self.record else 0
+
+
+def named_run(request: TrainRequest) -> tuple[TrainRequest, RunFolder]:
+    """The run's folder, and for a fork the request that trains it. Checks the configuration before anything is made."""
+    if request.checkpoint is not None:
+        return prepare_fork(request)
+    if request.run is not None:
+        folder = RunFolder(request.runs_dir, request.run)
+        values = merged(known_config(folder), request.values)
+        if "target" not in values:
+            raise UsageError(
+                f"run {folder.name!r} does not exist yet; name what to train, such as 'unbroken train CartPole-v1'"
+            )
+        build_config(values)
+        return request, folder
+    if "target" not in request.values:
+        raise UsageError("name what to train, such as 'unbroken train CartPole-v1', or an existing run with --run NAME")
+    return request, RunFolder(request.runs_dir, build_config(request.values).default_run_name())
+
+
+def known_config(folder: RunFolder) -> dict[str, Any]:
+    """The configuration that the run continues with: `run.yaml`'s, or the newest checkpoint's where that is lost."""
+    stored = folder.stored()
+    if stored is not None:
+        return dict(stored["config"])
+    try:
+        records = repository_of(folder).records()
+    except NotFound:
+        return {}
+    readable = [record for record in records if record.valid is not False]
+    return dict(read_manifest(folder.backend, readable[-1].path).get("config") or {}) if readable else {}
+
+
+def start_fresh(folder: RunFolder, request: TrainRequest) -> None:
+    """Archive what an earlier training left in the folder."""
+    try:
+        scenario = scenario_of(folder)
+    except NotFound:
+        scenario = build_config(request.values).scenario
+    place = folder.archive(scenario)
+    if place is not None:
+        logs.checkpoint(f"Starting fresh: everything of the earlier training was moved to {folder.path / place}")
+
+
+def resolve(request: TrainRequest, folder: RunFolder) -> Resolved:
+    """Hold the request against what the run has stored; the caller holds the run's lock.
+
+    Raises ConfigurationError or IncompatibleRun, with the differences.
+    """
+    stored = folder.stored() or {}
+    record = _newest(folder, stored, request)
+    manifest = read_manifest(folder.backend, record.path) if record else {}
+    # the checkpoint carries the configuration too: a lost run.yaml loses nothing
+    before = stored.get("config") or manifest.get("config") or {}
+    values = merged(before, request.values)
+    values["total_timesteps"] = _target(request, stored, record.step if record else 0)
+    config = build_config(values)
+    lineage = list(manifest.get("lineage") or [])
+    if record is not None:
+        _say_missing_metadata(folder, manifest)
+        lineage += _judge(folder, manifest.get("config") or before, config, record.step)
+    kept = {"parent": manifest["parent"]} if manifest.get("parent") else {}
+    return Resolved(
+        folder, config, record, manifest, {**kept, **stored, **_promise(request, stored, config, record)}, lineage
+    )
+
+
+def _newest(folder: RunFolder, stored: dict[str, Any], request: TrainRequest) -> CheckpointRecord | None:
+    """The newest valid checkpoint, with the log lines of A12."""
+    scenario = stored.get("config", {}).get("scenario")
+    if scenario is None:
+        try:
+            scenario = scenario_of(folder)
+        except NotFound:
+            scenario = build_config(request.values).scenario
+    repository = repository_of(folder, scenario)
+    for name in folder.remove_leftovers():
+        logs.checkpoint(f"Removed {name}, an unfinished write of a process that was killed")
+    newest = find_newest(repository)
+    if newest is None:
+        logs.checkpoint(f"No checkpoint to restore in {folder.path / 'checkpoints'}: starting at step 0")
+    return newest
+
+
+def _say_missing_metadata(folder: RunFolder, manifest: dict[str, Any]) -> None:
+    if "config" not in manifest or "schema" not in manifest:
+        logs.warn_checkpoint("the checkpoint has no metadata: it is taken to fit the configuration, unchecked")
+    elif not folder.metadata():
+        logs.warn_checkpoint(f"{METADATA} is missing or cannot be read; the checkpoint's own copy is used")
+
+
+def _target(request: TrainRequest, stored: dict[str, Any], step: int) -> int:
+    if request.more is None:
+        return request.target_timesteps() or DEFAULT_TARGET
+    promised = stored.get("more")
+    if promised and promised["add"] == request.more and step < promised["target"]:
+        return int(promised["target"])
+    return step + request.more
+
+
+def _promise(
+    request: TrainRequest, stored: dict[str, Any], config: RunConfig, record: CheckpointRecord | None
+) -> dict[str, Any]:
+    """What `run.yaml` records before training, so that repeating the command continues instead of adding again."""
+    if request.more is None:
+        return {"more": None}
+    if stored.get("more") and stored["more"]["target"] == config.total_timesteps:
+        return {"more": stored["more"]}
+    start = record.step if record else 0
+    return {"more": {"from": start, "add": request.more, "target": config.total_timesteps}}
+
+
+def _judge(folder: RunFolder, before: dict[str, Any], config: RunConfig, step: int) -> list[dict[str, Any]]:
+    """Hold the new configuration against the checkpoint's; what changes the training goes into the lineage.
+
+    So does the sequence of targets, on which schedules depend; it alone does not make a lineage mixed.
+    """
+    found = changes(before, config.plain())
+    require_compatible(found, folder.name)
+    mixed = []
+    for change in found:
+        if change.verdict is Verdict.RISKY:
+            logs.warn_checkpoint(f"{change} changes the training from step {step:,} on; the run's lineage is now mixed")
+        elif change.verdict is Verdict.NOTED:
+            logs.checkpoint(f"Note: {change}; the run's lineage is now mixed")
+        if change.verdict in (Verdict.RISKY, Verdict.NOTED) or change.field == "total_timesteps":
+            mixed.append({"step": step, "field": change.field, "before": change.stored, "now": change.present})
+        if change.field == "total_timesteps" and step < change.present:
+            logs.checkpoint(
+                f"Target {change.stored:,} -> {change.present:,} steps: schedules that depend on it follow the new one"
+            )
+    return mixed

@@ -1,0 +1,131 @@
+"""Environments that keep their state in plain sight, in C, in closures, in modules, or in the clock."""
+
+import itertools
+import time
+
+import gymnasium
+import numpy as np
+from gymnasium.utils import EzPickle
+
+HIDDEN = np.random.default_rng()
+
+
+class World(gymnasium.Env):
+    """Its state lies in attributes."""
+
+    def __init__(self, size=3):
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32)
+        self.action_space = gymnasium.spaces.Discrete(3)
+        self.place = np.zeros(size)
+        self.age = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place = self.np_random.normal(size=self.place.shape)
+        self.age = 0
+        return self.seen(), {}
+
+    def step(self, action):
+        self.age += 1
+        self.place = self.place + 0.1 * (int(action) - 1) + self.noise()
+        return self.seen(), float(self.place.sum()), self.age >= 17, False, {}
+
+    def noise(self):
+        return self.np_random.normal()
+
+    def seen(self):
+        return self.place.astype(np.float32)
+
+
+class Pickled(World, EzPickle):
+    """The trap: pickling it gives a new one in its first state."""
+
+    def __init__(self, size=3):
+        EzPickle.__init__(self, size)
+        super().__init__(size)
+
+
+class Opaque(Pickled):
+    """Part of its state lies inside an object of C."""
+
+    def reset(self, *, seed=None, options=None):
+        self.counter = itertools.count()
+        return super().reset(seed=seed, options=options)
+
+    def noise(self):
+        return next(self.counter) * 0.5
+
+
+class HiddenGlobal(World):
+    def noise(self):
+        return HIDDEN.normal()
+
+
+class Closure(World):
+    """The counter lies in a function's cell, over episodes."""
+
+    def __init__(self, size=3):
+        super().__init__(size)
+        count = 0
+
+        def counted():
+            nonlocal count
+            count += 1
+            return 0.01 * count
+
+        self.counted = counted
+
+    def noise(self):
+        return self.counted()
+
+
+class Clock(World):
+    def noise(self):
+        return time.perf_counter() % 1.0
+
+
+class Speaking(Opaque):
+    """Opaque, but it can say where it is."""
+
+    def reset(self, *, seed=None, options=None):
+        self.drawn = 0
+        return super().reset(seed=seed, options=options)
+
+    def noise(self):
+        self.drawn += 1
+        return super().noise()
+
+    def get_state(self):
+        return {"place": self.place, "age": self.age, "drawn": self.drawn}
+
+    def set_state(self, state):
+        self.place, self.age, self.drawn = state["place"], state["age"], state["drawn"]
+        self.counter = itertools.count(self.drawn)
+
+
+class Forgetful(Speaking):
+    """Its protocol leaves something out."""
+
+    def set_state(self, state):
+        super().set_state({**state, "age": 0})
+
+
+class Restless(World):
+    """Draws from every global generator whenever it is asked for its state, and in every step."""
+
+    def get_state(self):
+        import random
+
+        np.random.random(3)
+        random.random()
+        return {"place": self.place, "age": self.age}
+
+    def set_state(self, state):
+        import random
+
+        np.random.random(5)
+        random.random()
+        self.place, self.age = state["place"], state["age"]
+
+    def noise(self):
+        return np.random.normal()

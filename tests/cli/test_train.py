@@ -1,0 +1,168 @@
+"""`unbroken train` in real processes: readable errors with the right exit codes, odd folders and consoles, files as targets."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "stable_baselines3", "sb3_contrib", "gymnasium", "numba", "matplotlib", "tensorboard")
+TRACEBACK = "Traceback (most recent call last)"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["CartPole-v2"], 2, "there is no environment 'CartPole-v2'; did you mean 'CartPole-v1'?"),
+        (["CartPol-v1"], 2, "did you mean 'CartPole-v1'?"),
+        (["no_such_module_here:Env"], 2, "there is no module 'no_such_module_here'"),
+        (["collections:NoSuchEnv"], 2, "module 'collections' has no 'NoSuchEnv'"),
+        (["CartPole-v1", "--algo", "pppo"], 2, "unknown algorithm 'pppo'; did you mean 'ppo'?"),
+        (["CartPole-v1", "--steps", "-5"], 2, "--steps -5: give a number of steps of at least 1"),
+        (["CartPole-v1", "--more", "0"], 2, "--more 0: give a number of steps of at least 1"),
+        (["CartPole-v1", "--steps", "5", "--more", "5"], 2, "--more adds to what is there"),
+        (["CartPole-v1", "--fresh", "--more", "5"], 2, "--fresh starts again"),
+        (["CartPole-v1", "--save-every", "-1"], 2, "saving.every: input should be greater than or equal to 1, not -1"),
+        (["CartPole-v1", "--seed", "-1"], 2, "seed: input should be greater than or equal to 0"),
+        (["CartPole-v1", "--device", "gpu"], 2, "device: "),
+        (["CartPole-v1", "--deadline", "soon"], 2, "'soon' is not a duration; write 30s, 45m or 11h"),
+        (["CartPole-v1", "--set", "saving.evry=5"], 2, "unknown key 'saving.evry'; did you mean 'saving.every'?"),
+        (["CartPole-v1", "--set", "keep_last=5"], 2, "unknown key 'keep_last'; did you mean 'saving.keep_last'?"),
+        (["CartPole-v1", "--set", "saving.every"], 2, "--set 'saving.every' is not of the form key.sub=value"),
+        (["CartPole-v1", "--set", "environment.n_envs=many"], 2, "environment.n_envs: input should be a valid integer"),
+        (["CartPole-v1", "--run", "../x"], 2, "run name '../x' is not a plain folder name"),
+        (["CartPole-v1", "--run", "/tmp/x"], 2, "run name '/tmp/x' is not a plain folder name"),
+        (["CartPole-v1", "--run", "C:\\x"], 2, "is not a plain folder name"),
+        (["CartPole-v1", "--run", "con"], 2, "run name 'con' is not a plain folder name"),
+        (["CartPole-v1", "--run", "LPT1.txt"], 2, "is not a plain folder name"),
+        (["CartPole-v1", "--run", ".."], 2, "is not a plain folder name"),
+        (["--run", "never_made"], 2, "name what to train"),
+        ([], 2, "name what to train"),
+        (["CartPole-v1", "--checkpoint", "nowhere.zip"], 66, "there is no checkpoint file nowhere.zip"),
+        (["CartPole-v1", "--checkpoint", "norun@100"], 66, "there is no run 'norun' in runs"),
+        (["nowhere.yaml"], 66, "there is no configuration file nowhere.yaml"),
+        (["--config", "nowhere.yaml"], 66, "there is no configuration file nowhere.yaml"),
+    ],
+    ids=lambda value: " ".join(value) or "nothing" if isinstance(value, list) else "",
+)
+def test_mistakes_are_one_or_two_lines_with_the_way_out(unbroken_here, tmp_path, arguments, code, expected):
+    """Issue 2, "Errors": no traceback, the near word, the exit code of the error tree; nothing is made (A9)."""
+    ended = unbroken_here("train", *arguments)
+    assert (ended.code, TRACEBACK in ended.err) == (code, False), ended.err
+    assert expected in ended.err
+    assert 1 <= len(ended.error_lines) <= 2
+    assert ended.error_lines[0].startswith("error: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("target: [unclosed", "is not valid YAML"),
+        ("just words", "holds no keys"),
+        ("target: CartPole-v1\nsteps: 5", "unknown key 'steps'"),
+        ("target: CartPole-v1\nseed: one", "seed: input should be a valid integer"),
+        ("algo: ppo", "name what to train"),
+        ("target: 5", "target: input should be a valid string"),
+        ("target: CartPole-v1\nscenario: a/b", "scenario 'a/b' is not a plain folder name"),
+    ],
+)
+def test_a_bad_file_is_named(unbroken_here, tmp_path, text, expected):
+    """Issue 2, "Errors": YAML that is none, unknown keys, wrong types."""
+    (tmp_path / "bad.yaml").write_text(text)
+    ended = unbroken_here("train", "bad.yaml")
+    assert ended.code == 2
+    assert expected in ended.err
+    assert len(ended.error_lines) <= 2
+    assert TRACEBACK not in ended.err
+
+
+def test_words_that_typer_rejects_exit_with_2(unbroken_here):
+    """Issue 2: 2 is usage."""
+    assert unbroken_here("train", "CartPole-v1", "--steps", "many").code == 2
+    assert unbroken_here("train", "CartPole-v1", "--stepz", "5").code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["CartPole-v2"], 2), (["CartPole-v1", "--checkpoint", "no@1"], 66)], ids=["target", "run"]
+)
+def test_a_real_process_exits_with_the_code_of_the_error(unbroken, arguments, code):
+    """Issue 2: one line on the standard error, nothing on the standard output."""
+    ended = unbroken("train", *arguments)
+    assert (ended.code, ended.out, len(ended.error_lines)) == (code, "", 1)
+
+
+def test_a_misspelt_hyperparameter_gets_the_near_one(unbroken):
+    """Issue 2, "Errors"."""
+    ended = unbroken("train", "CartPole-v1", "--set", "hyperparameters.learning_rat=0.1", "--set", "self_test=false")
+    assert ended.code == 2
+    assert ended.error_lines == ["error: PPO has no hyper-parameter 'learning_rat'; did you mean 'learning_rate'?"]
+
+
+@pytest.mark.parametrize("arguments", [["--debug", "train", "--steps", "0"], ["train", "--steps", "0", "--debug"]])
+def test_debug_shows_the_traceback(unbroken, arguments):
+    """Issue 2: `--debug` shows it, before or after the command's name."""
+    ended = unbroken(*arguments)
+    assert TRACEBACK in ended.err
+    assert "UsageError: --steps 0" in ended.err
+    assert ended.code != 0
+
+
+@pytest.mark.parametrize("code", ["import unbroken", "import unbroken.cli; unbroken.cli._commands()"])
+def test_importing_is_light(code):
+    """Architecture: heavy imports happen inside the functions that need them."""
+    program = f"{code}\nimport sys\nprint([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_is_light_and_plain(unbroken, tmp_path):
+    """Issue 2: `unbroken --help` imports nothing heavy and prints on any console."""
+    tracer = tmp_path / "sitecustomize.py"
+    tracer.write_text(
+        "import atexit, sys\n"
+        f"atexit.register(lambda: print('heavy:', [n for n in {HEAVY!r} if n in sys.modules], file=sys.stderr))\n"
+    )
+    for arguments in (["--help"], ["train", "--help"]):
+        ended = unbroken(*arguments, variables={"PYTHONPATH": str(tmp_path)}, encoding="ascii")
+        assert ended.code == 0
+        assert "heavy: []" in ended.err
+        assert "\x1b" not in ended.out
+
+
+def test_a_folder_with_spaces_and_accents_and_an_ascii_console(unbroken, tmp_path):
+    """A17: paths with spaces and accents; a console that cannot print them gets escapes, not a crash."""
+    runs = tmp_path / "Läufe à moi ✓"
+    arguments = ("train", "CartPole-v1", "--steps", 100, "--runs-dir", runs)
+    ended = unbroken(*arguments, encoding="ascii", small=True)
+    assert ended.code == 0, ended.err
+    assert "L\\xe4ufe \\xe0 moi \\u2713" in ended.out
+    folder = runs / "CartPole-v1-ppo-seed0"
+    assert (folder / "checkpoints" / "CartPole-v1_checkpoint_128_steps.zip").is_file()
+    assert "Läufe à moi ✓" in (folder / "logs" / "run.log").read_text(encoding="utf-8")
+    again = unbroken(*arguments, encoding="cp1252", small=True)
+    assert again.code == 0, again.err
+    assert "Target reached: 128 of 100 steps are done; nothing to do" in again.out
+    listed = unbroken("checkpoints", "list", "CartPole-v1-ppo-seed0", "--runs-dir", runs, encoding="ascii")
+    assert listed.code == 0
+    missing = unbroken("checkpoints", "list", "nö", "--runs-dir", runs, encoding="ascii")
+    assert (missing.code, TRACEBACK in missing.err) == (66, False)
+
+
+def test_piped_output_has_no_escape_codes_and_the_variable_names_the_runs(unbroken, tmp_path):
+    """A17, A12: plain lines in a pipe; UNBROKEN_RUNS_DIR; a YAML file as target; `--set` over it."""
+    (tmp_path / "mine.yaml").write_text(
+        "target: CartPole-v1\nscenario: my poles\nseed: 3\nself_test: false\nevaluation: {every: 0}\n"
+        "total_timesteps: 64\nhyperparameters: {n_steps: 32, batch_size: 32, n_epochs: 1}\n"
+    )
+    variables = {"UNBROKEN_RUNS_DIR": "elsewhere", "FORCE_COLOR": "1"}
+    ended = unbroken("train", "mine.yaml", "--set", "hyperparameters.learning_rate=1e-3", variables=variables)
+    assert ended.code == 0, ended.err
+    assert "\x1b" not in ended.out + ended.err
+    folder = tmp_path / "elsewhere" / "my poles-ppo-seed3"
+    assert (folder / "my poles_final.zip").is_file()
+    assert (folder / "checkpoints" / "my poles_checkpoint_64_steps.zip").is_file()
+    shown = unbroken("checkpoints", "show", "my poles-ppo-seed3", variables=variables)
+    assert "learning_rate: 0.001" in shown.out
+    again = unbroken("train", "--config", "mine.yaml", "--seed", "3", variables={**variables, "NO_COLOR": "1"})
+    assert (again.code, "nothing to do" in again.out) == (0, True)
+    assert not (tmp_path / "runs").exists()

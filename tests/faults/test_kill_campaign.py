@@ -1,0 +1,48 @@
+"""Forty real kills, one at least at every place, with all that a campaign checks after each (A5, A6, A7, A10)."""
+
+import os
+import sys
+
+import pytest
+
+from unbroken.errors import UsageError
+from unbroken.testing.campaign import PLACES, run_campaign
+from unbroken.testing.kill_at import Killer, Spot
+
+KILLS = 40
+HALVES = {"ppo": list(PLACES)[::2], "dqn": list(PLACES)[1::2]}
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+
+
+@pytest.mark.parametrize("algo", HALVES)
+def test_nothing_is_lost_wherever_the_process_is_killed(tmp_path, algo):
+    """A5, A6, A7: after every kill all checkpoints verify, at the end the run equals its undisturbed twin."""
+    places = HALVES[algo]
+    report = run_campaign(KILLS // 2, tmp_path, 0, (algo,), places=places, say=print)
+    assert report.violations == []
+    assert report.kills.total() >= KILLS // 2
+    assert [place for place in places if report.kills[place] < 1] == []
+
+
+def test_the_halves_are_the_whole():
+    assert sorted([*HALVES["ppo"], *HALVES["dqn"]]) == sorted(PLACES)
+    assert len(PLACES) >= KILLS
+
+
+def test_a_place_that_does_not_exist_is_refused():
+    for text in ("checkpoint.wrlte", "env-step:0", "env-step:x"):
+        with pytest.raises(UsageError, match="env-step"):
+            Spot.read(text)
+
+
+def test_a_killer_kills_at_the_nth_passing_only(monkeypatch):
+    deaths = []
+    monkeypatch.setattr("unbroken.testing.kill_at.kill_this_process", lambda: deaths.append(os.getpid()))
+    killer = Killer([Spot.read("encode:2")])
+    for place in ("encode", "capture", "capture"):
+        killer.reach(place)
+    assert deaths == []
+    killer.reach("encode")
+    killer.reach("encode")
+    assert len(deaths) == 1
