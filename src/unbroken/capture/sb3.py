@@ -35,8 +35,24 @@ from unbroken.errors import IncompatibleRun
 Cut = Literal["rollout", "end"]
 
 _MODEL_SKIP = frozenset(
-    "policy env _vec_normalize_env _logger _custom_logger replay_buffer rollout_buffer device _unbroken start_time "
-    "_total_timesteps _num_timesteps_at_start n_envs policy_class lr_schedule target_entropy".split()
+    [
+        "policy",
+        "env",
+        "_vec_normalize_env",
+        "_logger",
+        "_custom_logger",
+        "replay_buffer",
+        "rollout_buffer",
+        "device",
+        "_unbroken",
+        "start_time",
+        "_total_timesteps",
+        "_num_timesteps_at_start",
+        "n_envs",
+        "policy_class",
+        "lr_schedule",
+        "target_entropy",
+    ]
 )
 _OF_THE_ENVIRONMENT = ("_last_obs", "_last_original_obs", "_last_episode_starts")
 _CALLBACK_SKIP = frozenset({"locals", "globals", "model", "parent", "logger"})
