@@ -18,7 +18,7 @@ from unbroken.capture.selftest import SelfTest, prove_instances
 from unbroken.errors import CaptureError
 
 sys.path.insert(0, str(Path(__file__).parent))
-import worlds  # noqa: E402
+import worlds
 
 PROVED = "exact by {} (self-test passed)"
 
@@ -50,12 +50,22 @@ def in_mid_episode(make, strategy="auto", steps=9, **words):
 @pytest.mark.parametrize(
     ("make", "strategy"),
     [
-        (worlds.World, "attributes"), (worlds.Pickled, "attributes"), (worlds.Opaque, "replay"), (worlds.Speaking, "protocol"),
-        (lambda: gymnasium.make("CartPole-v1"), "attributes"), (lambda: gymnasium.make("Acrobot-v1"), "attributes"),
-        (lambda: gymnasium.make("FrozenLake-v1"), "attributes"), (lambda: gymnasium.make("Blackjack-v1"), "attributes"),
-        (lambda: gymnasium.wrappers.RecordEpisodeStatistics(gymnasium.wrappers.NormalizeObservation(gymnasium.make("CartPole-v1"))), "attributes"),
+        (worlds.World, "attributes"),
+        (worlds.Pickled, "attributes"),
+        (worlds.Opaque, "replay"),
+        (worlds.Speaking, "protocol"),
+        (lambda: gymnasium.make("CartPole-v1"), "attributes"),
+        (lambda: gymnasium.make("Acrobot-v1"), "attributes"),
+        (lambda: gymnasium.make("FrozenLake-v1"), "attributes"),
+        (lambda: gymnasium.make("Blackjack-v1"), "attributes"),
+        (
+            lambda: gymnasium.wrappers.RecordEpisodeStatistics(
+                gymnasium.wrappers.NormalizeObservation(gymnasium.make("CartPole-v1"))
+            ),
+            "attributes",
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_environment_goes_on_in_mid_episode_over_a_reset(make, strategy):
     """A6: EzPickle's trap included: what counts is the state, not how the object pickles."""
     env = in_mid_episode(make)

@@ -14,7 +14,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unbroken.capture.codec import decode, encode
@@ -74,9 +74,15 @@ class Thing:
 
 
 atoms = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.text(max_size=5), st.floats(), st.complex_numbers(), st.binary(max_size=5),
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.text(max_size=5),
+    st.floats(),
+    st.complex_numbers(),
+    st.binary(max_size=5),
     st.sampled_from([*Colour, Rights.READ, Rights.READ | Rights.WRITE, Rights(0), range(3), slice(1, None, 2)]),
-)  # fmt: skip
+)
 keys = st.one_of(
     st.text(max_size=3), st.integers(), st.tuples(st.integers(), st.text(max_size=2)), st.booleans(), st.none()
 )
@@ -109,7 +115,7 @@ def alike(one, two):
     return one == two
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(values, values)
 def test_any_plain_value_is_carried_whatever_was_there(value, live):
     """A6: containers nested in one another; NaN, infinities, minus zero, big integers."""
@@ -120,14 +126,37 @@ def test_any_plain_value_is_carried_whatever_was_there(value, live):
 @pytest.mark.parametrize(
     "value",
     [
-        2**20_000, -(2**20_000), "\ud800 lone", "\x00", float("nan"), float("-inf"), -0.0, 5e-324, [0.1, float("nan")],
-        collections.OrderedDict(b=1, a=2), collections.Counter("abca"), collections.deque([1, 2], maxlen=2), np.float32(0.1), np.int8(-3),
-        np.datetime64("2020-01-01"), np.str_("text"), np.bool_(True), np.longdouble("0.1"), np.array(5), np.array([["a", "bc"]]),
-        np.array([1, None, "x"], dtype=object), torch.tensor([1.5, float("nan")], dtype=torch.bfloat16), torch.arange(6).reshape(2, 3).T,
-        torch.tensor(3), torch.zeros(0, 3), torch.tensor([True]), torch.tensor([1 + 2j]), torch.tensor([1.0], dtype=torch.float16),
+        2**20_000,
+        -(2**20_000),
+        "\ud800 lone",
+        "\x00",
+        float("nan"),
+        float("-inf"),
+        -0.0,
+        5e-324,
+        [0.1, float("nan")],
+        collections.OrderedDict(b=1, a=2),
+        collections.Counter("abca"),
+        collections.deque([1, 2], maxlen=2),
+        np.float32(0.1),
+        np.int8(-3),
+        np.datetime64("2020-01-01"),
+        np.str_("text"),
+        np.bool_(True),
+        np.longdouble("0.1"),
+        np.array(5),
+        np.array([["a", "bc"]]),
+        np.array([1, None, "x"], dtype=object),
+        torch.tensor([1.5, float("nan")], dtype=torch.bfloat16),
+        torch.arange(6).reshape(2, 3).T,
+        torch.tensor(3),
+        torch.zeros(0, 3),
+        torch.tensor([True]),
+        torch.tensor([1 + 2j]),
+        torch.tensor([1.0], dtype=torch.float16),
     ],
     ids=lambda value: type(value).__name__,
-)  # fmt: skip
+)
 def test_single_values(value):
     """A6: every kind of number, array and tensor."""
     found = carried(value)
@@ -306,10 +335,20 @@ def test_a_snapshot_is_not_changed_by_what_comes_later():
     """A6: updates of every mutable thing after the description was made."""
     network = torch.nn.Linear(1, 1)
     value = Thing(
-        array=np.zeros(2), tensor=torch.zeros(2), items=[1], numbers=[0.5], mapping={"a": [1]}, queue=collections.deque([1]),
-        generator=np.random.default_rng(0), raw=bytearray(b"ab"), unique={1}, network=network, space=gymnasium.spaces.Discrete(3, seed=1),
-        inner=Thing(x=1), objects=np.array([[1], None], dtype=object),
-    )  # fmt: skip
+        array=np.zeros(2),
+        tensor=torch.zeros(2),
+        items=[1],
+        numbers=[0.5],
+        mapping={"a": [1]},
+        queue=collections.deque([1]),
+        generator=np.random.default_rng(0),
+        raw=bytearray(b"ab"),
+        unique={1},
+        network=network,
+        space=gymnasium.spaces.Discrete(3, seed=1),
+        inner=Thing(x=1),
+        objects=np.array([[1], None], dtype=object),
+    )
     description = Describer().describe(value)
     before = stored(description)
     value.array += 1
@@ -340,13 +379,28 @@ class Counted(np.ndarray):
 @pytest.mark.parametrize(
     "value",
     [
-        (n for n in range(3)), itertools.count(), iter([1]), zlib.compressobj(), map(str, [1]), threading.local(), memoryview(b"a"),
-        np.ma.masked_array([1, 2], mask=[0, 1]), np.zeros(2).view(Counted), np.zeros(2, dtype="V4"), np.zeros(2, dtype=[("a", "f4")]),
-        np.zeros(2, dtype="V4")[0], np.zeros(1, dtype=[("a", "f4")])[0], type("Own", (dict,), {})(a=1), type("Own", (list,), {})([1]),
-        type("Own", (collections.deque,), {})([1]), type("Own", (set,), {})([1]), Exception("x"), object(),
+        (n for n in range(3)),
+        itertools.count(),
+        iter([1]),
+        zlib.compressobj(),
+        map(str, [1]),
+        threading.local(),
+        memoryview(b"a"),
+        np.ma.masked_array([1, 2], mask=[0, 1]),
+        np.zeros(2).view(Counted),
+        np.zeros(2, dtype="V4"),
+        np.zeros(2, dtype=[("a", "f4")]),
+        np.zeros(2, dtype="V4")[0],
+        np.zeros(1, dtype=[("a", "f4")])[0],
+        type("Own", (dict,), {})(a=1),
+        type("Own", (list,), {})([1]),
+        type("Own", (collections.deque,), {})([1]),
+        type("Own", (set,), {})([1]),
+        Exception("x"),
+        object(),
     ],
     ids=lambda value: type(value).__name__,
-)  # fmt: skip
+)
 def test_what_has_no_plain_form_is_named_and_never_passed_over(value):
     """Promise 3: state inside C, subclasses of containers, masks; the description can still be stored."""
     describer = Describer()

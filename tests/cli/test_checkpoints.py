@@ -74,9 +74,16 @@ def test_list_as_json(checkpoints):
 
 @pytest.mark.parametrize(
     ("text", "step", "kind"),
-    [("one", 256, "end"), ("one@128", 128, "rollout"), ("one@latest", 256, "end"), ("one@final", 256, "final"), ("one@best", None, "best"),
-     ("runs/one/checkpoints/CartPole-v1_checkpoint_128_steps.zip", 128, "rollout"), ("runs/one/CartPole-v1_final.zip", 256, "final")],
-)  # fmt: skip
+    [
+        ("one", 256, "end"),
+        ("one@128", 128, "rollout"),
+        ("one@latest", 256, "end"),
+        ("one@final", 256, "final"),
+        ("one@best", None, "best"),
+        ("runs/one/checkpoints/CartPole-v1_checkpoint_128_steps.zip", 128, "rollout"),
+        ("runs/one/CartPole-v1_final.zip", 256, "final"),
+    ],
+)
 def test_show_by_every_name(checkpoints, text, step, kind):
     """B1: RUN, RUN@STEP, @latest, @best, @final, path; as YAML and JSON."""
     shown = json.loads(checkpoints("show", text, "--json").out)
@@ -91,9 +98,13 @@ def test_show_by_every_name(checkpoints, text, step, kind):
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("on", "there is no run 'on' in runs; did you mean 'one'?"), ("one@5", "no checkpoint of step 5 (steps: 128, 256)"),
-     ("one@first", "'first' is not a step"), ("gone.zip", "there is no checkpoint file gone.zip")],
-)  # fmt: skip
+    [
+        ("on", "there is no run 'on' in runs; did you mean 'one'?"),
+        ("one@5", "no checkpoint of step 5 (steps: 128, 256)"),
+        ("one@first", "'first' is not a step"),
+        ("gone.zip", "there is no checkpoint file gone.zip"),
+    ],
+)
 def test_what_is_not_there_is_66_with_what_is(checkpoints, text, expected):
     """Issue 2, "Errors": no such checkpoint."""
     for command in ("show", "verify"):

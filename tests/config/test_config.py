@@ -59,9 +59,36 @@ def test_good_names(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", "a/b", "../a", "/a", "a\\b", "C:", "C:\\a", "a:b", "a\0b", "a\nb", "a*", "a?", 'a"b', "a<b", "a|b", " a", "a ", "a.", "CON", "nul",
-     "aux.txt", "COM1", "lpt9.zip", "prn.a.b", "a" * 121],
-)  # fmt: skip
+    [
+        "",
+        ".",
+        "..",
+        "a/b",
+        "../a",
+        "/a",
+        "a\\b",
+        "C:",
+        "C:\\a",
+        "a:b",
+        "a\0b",
+        "a\nb",
+        "a*",
+        "a?",
+        'a"b',
+        "a<b",
+        "a|b",
+        " a",
+        "a ",
+        "a.",
+        "CON",
+        "nul",
+        "aux.txt",
+        "COM1",
+        "lpt9.zip",
+        "prn.a.b",
+        "a" * 121,
+    ],
+)
 def test_names_that_leave_the_folder_or_windows_reserves(name):
     """Issue 2, "Errors"; A17."""
     with pytest.raises(ConfigurationError, match="is not a plain folder name"):
@@ -83,9 +110,20 @@ def test_a_name_that_passes_is_one_folder_below_the_root(name):
 
 @pytest.mark.parametrize(
     ("pair", "expected"),
-    [("a=1", {"a": 1}), ("a.b=x", {"a": {"b": "x"}}), ("a.b=[1, 2]", {"a": {"b": [1, 2]}}), ("a=3e-4", {"a": 3e-4}), ("a=1E5", {"a": 1e5}),
-     ("a=", {"a": None}), ("a=null", {"a": None}), ("a={x: 1}", {"a": {"x": 1}}), ("a=lin_3e-4", {"a": "lin_3e-4"}), ("a=b=c", {"a": "b=c"}), ("a=true", {"a": True})],
-)  # fmt: skip
+    [
+        ("a=1", {"a": 1}),
+        ("a.b=x", {"a": {"b": "x"}}),
+        ("a.b=[1, 2]", {"a": {"b": [1, 2]}}),
+        ("a=3e-4", {"a": 3e-4}),
+        ("a=1E5", {"a": 1e5}),
+        ("a=", {"a": None}),
+        ("a=null", {"a": None}),
+        ("a={x: 1}", {"a": {"x": 1}}),
+        ("a=lin_3e-4", {"a": "lin_3e-4"}),
+        ("a=b=c", {"a": "b=c"}),
+        ("a=true", {"a": True}),
+    ],
+)
 def test_assignments_are_read_as_yaml(pair, expected):
     """Issue 2: `--set key.sub=value`; 3e-4 is a number, as people mean it."""
     assert assignments([pair]) == expected
@@ -176,11 +214,25 @@ def test_every_field_of_the_schema_has_a_verdict(field):
 
 @pytest.mark.parametrize(
     ("field", "verdict"),
-    [("target", "INCOMPATIBLE"), ("algo", "INCOMPATIBLE"), ("environment.n_envs", "INCOMPATIBLE"), ("environment.normalize.gamma", "INCOMPATIBLE"),
-     ("hyperparameters.n_steps", "INCOMPATIBLE"), ("hyperparameters.policy_kwargs.net_arch", "INCOMPATIBLE"), ("hyperparameters.learning_rate", "RISKY"),
-     ("hyperparameters.batch_size", "RISKY"), ("hyperparameters.anything", "RISKY"), ("seed", "RISKY"), ("environment.kwargs.gravity", "NOTED"),
-     ("device", "NOTED"), ("total_timesteps", "COMPATIBLE"), ("saving.every", "COMPATIBLE"), ("evaluation.episodes", "COMPATIBLE"), ("log_interval", "COMPATIBLE")],
-)  # fmt: skip
+    [
+        ("target", "INCOMPATIBLE"),
+        ("algo", "INCOMPATIBLE"),
+        ("environment.n_envs", "INCOMPATIBLE"),
+        ("environment.normalize.gamma", "INCOMPATIBLE"),
+        ("hyperparameters.n_steps", "INCOMPATIBLE"),
+        ("hyperparameters.policy_kwargs.net_arch", "INCOMPATIBLE"),
+        ("hyperparameters.learning_rate", "RISKY"),
+        ("hyperparameters.batch_size", "RISKY"),
+        ("hyperparameters.anything", "RISKY"),
+        ("seed", "RISKY"),
+        ("environment.kwargs.gravity", "NOTED"),
+        ("device", "NOTED"),
+        ("total_timesteps", "COMPATIBLE"),
+        ("saving.every", "COMPATIBLE"),
+        ("evaluation.episodes", "COMPATIBLE"),
+        ("log_interval", "COMPATIBLE"),
+    ],
+)
 def test_the_table_of_verdicts(field, verdict):
     """A8, architecture "Changed configuration"."""
     nested = lambda value: assignments([f"{field}={value}"])  # noqa: E731

@@ -70,9 +70,15 @@ def test_values_that_need_another_type():
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("learning_rat", "did you mean 'learning_rate'"), ("seed", "set 'seed' instead"), ("env", "set 'target' instead"), ("policy", "set 'policy' instead"),
-     ("verbose", "unbroken sets this itself"), ("zzz", "PPO has no hyper-parameter 'zzz'")],
-)  # fmt: skip
+    [
+        ("learning_rat", "did you mean 'learning_rate'"),
+        ("seed", "set 'seed' instead"),
+        ("env", "set 'target' instead"),
+        ("policy", "set 'policy' instead"),
+        ("verbose", "unbroken sets this itself"),
+        ("zzz", "PPO has no hyper-parameter 'zzz'"),
+    ],
+)
 def test_names_that_constructors_lack_or_that_belong_elsewhere(name, expected):
     """Issue 2, "Errors"."""
     with pytest.raises(ConfigurationError, match=expected):

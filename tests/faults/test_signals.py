@@ -11,8 +11,8 @@ from unbroken.folder import RunFolder
 from unbroken.inspection import verify_checkpoints
 from unbroken.locate import repository_of
 from unbroken.store.lock import ExclusiveLock
-from unbroken.testing.campaign import differences
 from unbroken.testing.child import TrainingProcess
+from unbroken.testing.twin import differences
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
@@ -99,7 +99,7 @@ def test_signals_stop_at_the_next_cut_and_the_end_is_the_twins(start, newest, tm
     words = ["CartPole-v1", "--steps", 6000, "--save-every", 500, *SMALL]
     twin = start(*words, runs="twin")
     early = start(*words)
-    assert early.wait_for("[CHECKPOINT] No checkpoint in"), early.last_lines()
+    assert early.wait_for("starting at step 0"), early.last_lines()
     time.sleep(0.3)
     early.signal(signal.SIGTERM)
     ended(early, 75)
@@ -175,7 +175,7 @@ def test_one_owner_at_a_time_and_a_step_that_never_returns(start, newest, tmp_pa
 def test_a_deadline_is_met_with_a_checkpoint(start, newest):
     """A11: the leg stops so early that the last save is on disk before the deadline."""
     leg = start("CartPole-v1", "--steps", 10_000_000, "--save-every", 1_000_000, "--deadline", "10s", *SMALL)
-    assert leg.wait_for("No checkpoint in")
+    assert leg.wait_for("starting at step 0")
     began = time.monotonic()
     ended(leg, 75)
     assert 3.0 < time.monotonic() - began < 10.5

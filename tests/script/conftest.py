@@ -1,7 +1,5 @@
 """A user's own Stable-Baselines3 script as a real process: followed line by line, killed, started again."""
 
-import os
-import sys
 from pathlib import Path
 
 import pytest

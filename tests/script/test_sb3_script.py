@@ -1,6 +1,7 @@
 """The drop-ins in a user's own Stable-Baselines3 script, as real scripts and within this process (A15)."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,23 +29,23 @@ def example(tmp_path):
     text = EXAMPLE.read_text(encoding="utf-8")
     assert "total_timesteps=20_000" in text
     path = tmp_path / "example.py"
-    path.write_text(text.replace("total_timesteps=20_000", "total_timesteps=6_000"), encoding="utf-8")
+    path.write_text(text.replace("total_timesteps=20_000", "total_timesteps=3_000"), encoding="utf-8")
     return path
 
 
 def test_the_example_killed_and_run_again_ends_with_the_same_bits(scripts, example):
     """A15, A6: SIGKILL in mid-training, the same script again, the third start does nothing."""
     assert scripts.run(example, "twin") == 0
-    assert scripts.kill(example, "hurt", "Saved cartpole_2048_steps.zip") == -signal.SIGKILL
+    assert scripts.kill(example, "hurt", "Saved cartpole_1024_steps.zip") == -signal.SIGKILL
     assert scripts.run(example, "hurt") == 0
-    assert "[CHECKPOINT] Found 2 checkpoint(s) to restore:" in scripts.out
+    assert re.search(r"\[CHECKPOINT\] Found [12] checkpoint\(s\) to restore:", scripts.out)
     assert "[CHECKPOINT] Resume: timestep=" in scripts.out
     compared = scripts.assert_identical("twin", "hurt", "cartpole")
     assert compared.leaves > 50
     folder = scripts.root / "hurt"
     before = {path.name: path.read_bytes() for path in (folder / "checkpoints").glob("*.zip")}
     assert scripts.run(example, "hurt") == 0
-    assert "learn(6,000) was completed by an earlier leg" in scripts.out
+    assert "learn(3,000) was completed by an earlier leg" in scripts.out
     assert "nothing to do" in scripts.out
     assert {path.name: path.read_bytes() for path in (folder / "checkpoints").glob("*.zip")} == before
     assert (

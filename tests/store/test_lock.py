@@ -19,7 +19,7 @@ with ExclusiveLock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
-HOLD_WITH_WORKER = HOLD.replace("    print", "    import os\n    worker = os.fork()\n    print")
+HOLD_WITH_WORKER = HOLD.replace("    print", "    import os\n    worker = os.fork()\n    worker and print")
 
 
 def hold(path, script=HOLD):

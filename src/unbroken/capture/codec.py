@@ -48,6 +48,8 @@ def encode(description: Any) -> Encoded:
     def plain(value: Any) -> Any:
         nonlocal offset
         if isinstance(value, dict):
+            if _ARRAY in value or not all(isinstance(key, str) for key in value):
+                raise TypeError(f"a description's keys are strings other than {_ARRAY!r}, not {list(value)[:5]}")
             return {key: plain(item) for key, item in value.items()}
         if isinstance(value, list):
             return [plain(item) for item in value]

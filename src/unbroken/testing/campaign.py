@@ -15,7 +15,6 @@ import os
 import platform
 import random
 import re
-import struct
 import subprocess
 import sys
 import tempfile
@@ -26,17 +25,16 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from unbroken.errors import DamagedFile, NotFound, UnbrokenError
 from unbroken.folder import BEST, BEST_SCORE, METADATA, RUN_FILE, RunFolder
-from unbroken.inspection import compare
-from unbroken.locate import existing_run, find_checkpoint, repository_of
+from unbroken.locate import repository_of
 from unbroken.logs import human_seconds
 from unbroken.recording import EVENTS, METRICS
 from unbroken.store.checkpoint_file import CheckpointFile
 from unbroken.testing.child import TrainingProcess
 from unbroken.testing.kill_at import PLACES as INSIDE
+from unbroken.testing.twin import TEMPORARY, differences, files_below
 
 TIMER = "timer"
 PLACES: dict[str, str] = {**INSIDE, TIMER: "from outside, at a random moment between start and end"}
@@ -67,8 +65,6 @@ _REPEATS = {
 # a leg that does not come by its place within so many steps is killed all the same, as an env-step
 _FALLBACK_STEPS = 420
 _FIRST, _LAST = ("best", "best-score"), ("final", "close")
-_WALL_CLOCK = ("time/fps", "time/time_elapsed")
-_TEMPORARY = re.compile(r"(.*/)?\.[^/]+\.[0-9]+-[0-9]+\.tmp")
 _KNOWN = re.compile(
     "|".join(
         (
@@ -80,7 +76,7 @@ _KNOWN = re.compile(
             rf"{_SCENARIO}_final\.zip",
             rf"logs/run\.log|{METRICS}|{re.escape(EVENTS)}",
             r"archive/(metrics\.jsonl|events\.out\.tfevents\.[0-9]+\.unbroken)\.after-[0-9]+\.[0-9]+",
-            _TEMPORARY.pattern,
+            TEMPORARY.pattern,
         )
     )
 )
@@ -383,86 +379,9 @@ class _Watch:
         return found
 
     def _names(self) -> list[str]:
-        return [f"a file that nobody knows: {name}" for name in _files(self._folder.path) if not _KNOWN.fullmatch(name)]
-
-
-def differences(first: Path, second: Path, run: str) -> list[str]:
-    """In what a completed run differs between two runs folders; wall-clock values are left out.
-
-    Compared: the state at the end, bit for bit; members of the best and final model; every row of metrics and TensorBoard,
-    which may not hold a tag twice at a step; leftover temporary files count as a difference.
-    """
-    folders = [existing_run(runs, run) for runs in (first, second)]
-    found = _state_differences(first, second, run)
-    found += [f"{name} was left behind" for name in _files(folders[0].path) if _TEMPORARY.fullmatch(name)]
-    for which in ("best", "final"):
-        one, two = (_model_members(runs, f"{run}@{which}") for runs in (first, second))
-        if one != two:
-            found.append(f"the {which} model differs: {one} | {two}")
-    scores = [
-        json.loads((folder.path / BEST_SCORE).read_text("utf-8"))
-        for folder in folders
-        if (folder.path / BEST_SCORE).exists()
-    ]
-    if len(scores) != 2 or scores[0] != scores[1]:
-        found.append(f"{BEST_SCORE} differs: {scores}")
-    for name, rows in (("metrics", _metric_rows), ("TensorBoard", _event_rows)):
-        found += _row_differences(name, rows(folders[0].path), rows(folders[1].path))
-    return found
-
-
-def _state_differences(first: Path, second: Path, run: str) -> list[str]:
-    ends = [find_checkpoint(run, runs).file for runs in (first, second)]
-    comparison = compare(first, *map(str, ends))
-    named = ", ".join(f"{name}: {one} | {two}" for name, one, two in comparison.differences[:5])
-    return [] if comparison.identical else [f"{len(comparison.differences)} values differ at the end, such as {named}"]
-
-
-def _model_members(runs: Path, text: str) -> dict[str, Any]:
-    """What makes a model: step, score and the hashes of its tensors."""
-    with find_checkpoint(text, runs).open() as file:
-        file.verify()
-        members = {name: facts["blake2b"] for name, facts in file.manifest["members"].items() if name.endswith(".pth")}
-        return {"step": file.manifest["step"], "score": file.manifest.get("score"), **members}
-
-
-def _metric_rows(run: Path) -> list[tuple[int, str, Any]]:
-    rows = [json.loads(line) for line in (run / METRICS).read_text("utf-8").splitlines()]
-    return [
-        (row["step"], tag, value)
-        for row in rows
-        for tag, value in row.items()
-        if tag != "step" and tag not in _WALL_CLOCK
-    ]
-
-
-def _event_rows(run: Path) -> list[tuple[int, str, Any]]:
-    """Every scalar of the event file; raises ValueError if a record is torn."""
-    from tensorboard.compat.proto.event_pb2 import Event
-
-    raw = (run / EVENTS).read_bytes()
-    rows: list[tuple[int, str, Any]] = []
-    place = 0
-    while place < len(raw):
-        (size,) = struct.unpack_from("<Q", raw, place)
-        record = raw[place + 12 : place + 12 + size]
-        place += 12 + size + 4
-        if place > len(raw):
-            raise ValueError(f"{EVENTS} ends in a torn record")
-        event = Event.FromString(record)
-        rows += [
-            (event.step, value.tag, value.simple_value) for value in event.summary.value if value.tag not in _WALL_CLOCK
+        return [
+            f"a file that nobody knows: {name}" for name in files_below(self._folder.path) if not _KNOWN.fullmatch(name)
         ]
-    return rows
-
-
-def _row_differences(name: str, first: list[tuple[int, str, Any]], second: list[tuple[int, str, Any]]) -> list[str]:
-    doubles = [place for place, count in Counter((step, tag) for step, tag, _ in first).items() if count > 1]
-    found = [f"{name} has {tag} at step {step} more than once" for step, tag in doubles[:3]]
-    if first != second:
-        odd = [row for row in first if row not in second][:2], [row for row in second if row not in first][:2]
-        found.append(f"{name} differs: {len(first)} and {len(second)} values, such as {odd[0]} | {odd[1]}")
-    return found
 
 
 def _is_document(path: Path) -> bool:
@@ -470,10 +389,6 @@ def _is_document(path: Path) -> bool:
         return isinstance(json.loads(path.read_text("utf-8")), dict)
     except ValueError:
         return False
-
-
-def _files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def _machine() -> str:
