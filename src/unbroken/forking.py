@@ -48,6 +48,8 @@ def prepare_fork(request: TrainRequest) -> tuple[TrainRequest, RunFolder]:
         raise UsageError(
             f"{request.checkpoint} is a model for use, without training state; choose a file in checkpoints/"
         )
+    if manifest["config"].get("target") == "script":
+        raise UsageError(f"{request.checkpoint} belongs to a script of your own; run that script again to continue it")
     name = request.run or f"{manifest['run']}-fork-{manifest['step']}"
     folder = RunFolder(request.runs_dir, name)
     parent = {"run": manifest["run"], "step": manifest["step"], "file": str(place.file)}

@@ -133,7 +133,8 @@ def test_generators_are_captured_first_and_restored_last():
     """A6, torchsnapshot's test: a component that draws random numbers while it is captured and restored."""
     from stable_baselines3 import PPO
 
-    from unbroken.capture.sb3 import Callbacks, capture_model, restore_model
+    from unbroken.capture.callbacks import Callbacks
+    from unbroken.capture.sb3 import capture_model, restore_model
 
     def made():
         return PPO("MlpPolicy", worlds_env(), n_steps=64, batch_size=64, seed=0, device="cpu")

@@ -9,25 +9,24 @@ from __future__ import annotations
 
 import collections
 import copy
-import functools
-import inspect
 import io
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from stable_baselines3 import __version__ as sb3_version
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 from stable_baselines3.common.save_util import data_to_json, recursive_getattr
 from stable_baselines3.common.utils import get_system_info
 from stable_baselines3.common.vec_env import VecEnv
 
+from unbroken.capture.callbacks import Callbacks, capture_callbacks, restore_callbacks
+from unbroken.capture.configured import configured_names
 from unbroken.capture.filling import Filler
-from unbroken.capture.objects import Describer, class_name
+from unbroken.capture.objects import Describer
+from unbroken.capture.replay_buffer import capture_replay_buffer, restore_replay_buffer
 from unbroken.capture.rng import capture_generators, restore_generators
 from unbroken.capture.vector_environments import capture_vector_environment, restore_vector_environment
 from unbroken.errors import IncompatibleRun
@@ -55,7 +54,6 @@ _MODEL_SKIP = frozenset(
     ]
 )
 _OF_THE_ENVIRONMENT = ("_last_obs", "_last_original_obs", "_last_episode_starts")
-_CALLBACK_SKIP = frozenset({"locals", "globals", "model", "parent", "logger"})
 _EXPLORATION = ("exploration_mat", "exploration_matrices")
 
 
@@ -84,18 +82,6 @@ class ModelSnapshot:
         return members
 
 
-@dataclass(frozen=True)
-class Callbacks:
-    """The root callback of a training and the ones inside it that carry no state of the user's."""
-
-    root: BaseCallback | None = None
-    ours: tuple[BaseCallback, ...] = ()
-
-    def names(self) -> dict[str, Any]:
-        """Our own callbacks, to be referred to and not entered."""
-        return {f"keeper {k}": callback for k, callback in enumerate(self.ours)}
-
-
 def capture_model(model: BaseAlgorithm, cut: Cut, callbacks: Callbacks, iteration: int = 0) -> ModelSnapshot:
     """Snapshot of model, environments, callbacks, logger and generators. Draws no random number that training would notice."""
     generators = capture_generators()
@@ -110,9 +96,9 @@ def capture_model(model: BaseAlgorithm, cut: Cut, callbacks: Callbacks, iteratio
         "changed": _changed_since_construction(model),
         "modules": _capture_modules(model),
         "exploration": _capture_exploration(model),
-        "replay_buffer": _capture_replay(model, missing),
+        "replay_buffer": capture_replay_buffer(model, missing),
         "environment": _capture_environment(model.env, missing),
-        "callbacks": _capture_callbacks(model, callbacks, missing),
+        "callbacks": capture_callbacks(model, callbacks, missing),
         "logger": _capture_logger(model, missing),
         "generators": generators,
     }
@@ -144,7 +130,7 @@ def restore_model(
         setattr(model, name, value)
     problems += _restore_modules(model, state["modules"])
     _restore_exploration(model, state["exploration"])
-    _restore_replay(model, state["replay_buffer"], problems)
+    restore_replay_buffer(model, state["replay_buffer"], problems)
     if model.env is not None and state["environment"] is not None:
         problems += restore_vector_environment(model.env, state["environment"])
     problems += restore_callbacks(model, callbacks, state["callbacks"])
@@ -184,21 +170,6 @@ def _cloned(value: Any) -> Any:
 
 def _copied_state_dict(holder: Any) -> Any:
     return _cloned(getattr(holder, "_orig_mod", holder).state_dict())
-
-
-def configured_names(cls: type) -> frozenset[str]:
-    """Names of all constructor parameters of a class and its bases, without `action_noise`, which has state."""
-    names: set[str] = set()
-    for base in cls.__mro__:
-        if "__init__" in base.__dict__ and base is not object:
-            names |= _parameter_names(base.__init__)  # type: ignore[misc]
-    return frozenset(names - {"action_noise", "self"})
-
-
-@functools.cache
-def _parameter_names(init: Callable[..., None]) -> frozenset[str]:
-    """Names of a constructor's parameters; cached, as reading signatures takes an eighth of a small model's capture."""
-    return frozenset(inspect.signature(init).parameters)
 
 
 def _state_attribute(value: Any) -> bool:
@@ -289,113 +260,12 @@ def _distributions(model: BaseAlgorithm) -> list[tuple[str, Any]]:
     ]
 
 
-def used_rows(buffer: Any) -> int:
-    """Rows of a replay buffer that hold data. With `optimize_memory_usage` the row after the last holds an observation."""
-    return int(buffer.buffer_size if buffer.full else min(buffer.pos + 1, buffer.buffer_size))
-
-
-def _row_arrays(buffer: Any) -> dict[str, np.ndarray]:
-    found = {}
-    for name, value in vars(buffer).items():
-        parts = value.items() if isinstance(value, dict) else [("", value)]
-        for key, part in parts:
-            if isinstance(part, np.ndarray) and part.shape[:1] == (buffer.buffer_size,) and not part.dtype.hasobject:
-                found[f"{name}/{key}" if key else name] = part
-    return found
-
-
-def _capture_replay(model: BaseAlgorithm, missing: list[str]) -> dict[str, Any] | None:
-    buffer = getattr(model, "replay_buffer", None)
-    if buffer is None:
-        return None
-    rows = used_rows(buffer)
-    arrays = _row_arrays(buffer)
-    held = {name.partition("/")[0] for name in arrays}
-    describer = Describer(known={"environment": getattr(buffer, "env", None), "device": buffer.device})
-    skip = held | {"env", "observation_space", "action_space", "device", "obs_shape"}
-    fields = {name: describer.describe(value, name) for name, value in vars(buffer).items() if name not in skip}
-    missing += [f"replay_buffer.{what}" for what in describer.opaque]
-    return {"rows": {name: array[:rows].copy() for name, array in arrays.items()}, "fields": fields}
-
-
-def _restore_replay(model: BaseAlgorithm, described: dict[str, Any] | None, problems: list[str]) -> None:
-    buffer = getattr(model, "replay_buffer", None)
-    if described is None or buffer is None:
-        return
-    arrays = _row_arrays(buffer)
-    for name, rows in described["rows"].items():
-        if name not in arrays or arrays[name].shape[1:] != rows.shape[1:] or len(rows) > len(arrays[name]):
-            raise IncompatibleRun(
-                f"replay buffer {name!r} has another shape than in the checkpoint; give buffer_size as it was"
-            )
-        arrays[name][: len(rows)] = rows
-    filler = Filler()
-    filler.fill_attributes(buffer, described["fields"], "replay_buffer")
-    problems += filler.problems
-
-
 def _capture_environment(venv: VecEnv | None, missing: list[str]) -> dict[str, Any] | None:
     if venv is None:
         return None
     described, gaps = capture_vector_environment(venv)
     missing += gaps
     return described
-
-
-def _callback_tools(model: BaseAlgorithm, callbacks: Callbacks) -> dict[str, Any]:
-    return {
-        "model": model,
-        "training environment": model.env,
-        "logger": getattr(model, "_logger", None),
-        **callbacks.names(),
-    }
-
-
-def _capture_callbacks(model: BaseAlgorithm, callbacks: Callbacks, missing: list[str]) -> Any:
-    if callbacks.root is None:
-        return None
-
-    def special(value: Any) -> Any:
-        if isinstance(value, VecEnv):
-            described, gaps = capture_vector_environment(value)
-            missing.extend(f"evaluation environment: {gap}" for gap in gaps)
-            return {"environment": described}
-        if isinstance(value, BaseCallback):
-            skip = _CALLBACK_SKIP | getattr(value, "CONFIGURED", frozenset())
-            return {"callback": describer.attributes(value, type(value).__name__, skip), "class": class_name(value)}
-        return None
-
-    describer = Describer(known=_callback_tools(model, callbacks), special=special)
-    described = describer.describe(callbacks.root, "callbacks")
-    missing += [f"callback {what}" for what in describer.opaque]
-    return described
-
-
-def restore_callbacks(model: BaseAlgorithm, callbacks: Callbacks, described: Any) -> list[str]:
-    """Bring like-built callbacks into the described state; returns what did not fit."""
-    if callbacks.root is None or described is None:
-        return []
-    problems: list[str] = []
-
-    def special(live: Any, inner: dict[str, Any]) -> Any:
-        if "environment" in inner and isinstance(live, VecEnv):
-            problems.extend(restore_vector_environment(live, inner["environment"]))
-        elif "callback" in inner and isinstance(live, BaseCallback):
-            fields = inner["callback"]
-            if inner["class"] != class_name(live):
-                if not (inner["class"].startswith("unbroken.") and class_name(live).startswith("unbroken.")):
-                    problems.append(f"a callback is {class_name(live)} and was {inner['class']}: it starts anew")
-                    return live
-                # evaluation was switched on or off: the best score is what both kinds have in common
-                fields = {name: field for name, field in fields.items() if name in vars(live)}
-            filler.fill_attributes(live, fields, type(live).__name__)
-        else:
-            problems.append("the callbacks are not those of the checkpoint")
-        return live
-
-    filler = Filler(known=_callback_tools(model, callbacks), special=special)
-    filler.build(described, callbacks.root, "callbacks")
-    return problems + filler.problems
 
 
 _LOGGER_FIELDS = ("name_to_value", "name_to_count", "name_to_excluded")
@@ -448,11 +318,6 @@ def _detached(value: Any) -> Any:
     if isinstance(value, dict | tuple | list):
         return _cloned(value)
     return value
-
-
-def export_zip(model: BaseAlgorithm, stream: BinaryIO) -> None:
-    """Write a plain SB3 zip of the model into a stream."""
-    model.save(stream)  # type: ignore[arg-type]
 
 
 def describe_schema(model: BaseAlgorithm) -> dict[str, Any]:

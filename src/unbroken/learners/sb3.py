@@ -12,8 +12,9 @@ from typing import Any
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
+from unbroken.capture.callbacks import Callbacks
 from unbroken.capture.codec import decode, encode
-from unbroken.capture.sb3 import Callbacks, Cut, ModelSnapshot, capture_model, read_tensors, restore_model
+from unbroken.capture.sb3 import Cut, ModelSnapshot, capture_model, read_tensors, restore_model
 from unbroken.errors import DamagedFile
 from unbroken.keeper import Keeper, Snapshot
 from unbroken.stopping import StopNow, StopRequest

@@ -24,14 +24,13 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from unbroken import logs
+from unbroken.capture.callbacks import Callbacks, restore_callbacks
 from unbroken.capture.sb3 import (
-    Callbacks,
     ModelSnapshot,
     describe_schema,
     finished_episodes,
     mean_episode_reward,
     plain_configuration,
-    restore_callbacks,
 )
 from unbroken.capture.selftest import Verdict, prove_instances
 from unbroken.capture.vector_environments import coverage, make_capturable

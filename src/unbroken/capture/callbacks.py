@@ -1,0 +1,98 @@
+"""The state of callbacks, the environments they evaluate on included."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecEnv
+
+from unbroken.capture.configured import configured_names
+from unbroken.capture.filling import Filler
+from unbroken.capture.objects import Describer, class_name
+from unbroken.capture.vector_environments import capture_vector_environment, restore_vector_environment
+
+_CALLBACK_SKIP = frozenset({"locals", "globals", "model", "parent", "logger"})
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """The root callback of a training and the ones inside it that carry no state of the user's."""
+
+    root: BaseCallback | None = None
+    ours: tuple[BaseCallback, ...] = ()
+
+    def names(self) -> dict[str, Any]:
+        """Our own callbacks, to be referred to and not entered."""
+        return {f"keeper {k}": callback for k, callback in enumerate(self.ours)}
+
+
+def _callback_tools(model: BaseAlgorithm, callbacks: Callbacks) -> dict[str, Any]:
+    return {
+        "model": model,
+        "training environment": model.env,
+        "logger": getattr(model, "_logger", None),
+        **callbacks.names(),
+    }
+
+
+def capture_callbacks(model: BaseAlgorithm, callbacks: Callbacks, missing: list[str]) -> Any:
+    if callbacks.root is None:
+        return None
+
+    def special(value: Any) -> Any:
+        if isinstance(value, VecEnv):
+            described, gaps = capture_vector_environment(value)
+            missing.extend(f"evaluation environment: {gap}" for gap in gaps)
+            return {"environment": described}
+        if isinstance(value, BaseCallback):
+            skip = _CALLBACK_SKIP | _configuration_of(value)
+            return {"callback": describer.attributes(value, type(value).__name__, skip), "class": class_name(value)}
+        return None
+
+    describer = Describer(known=_callback_tools(model, callbacks), special=special)
+    described = describer.describe(callbacks.root, "callbacks")
+    missing += [f"callback {what}" for what in describer.opaque]
+    return described
+
+
+def restore_callbacks(model: BaseAlgorithm, callbacks: Callbacks, described: Any) -> list[str]:
+    """Bring like-built callbacks into the described state; returns what did not fit."""
+    if callbacks.root is None or described is None:
+        return []
+    problems: list[str] = []
+
+    def special(live: Any, inner: dict[str, Any]) -> Any:
+        if "environment" in inner and isinstance(live, VecEnv):
+            problems.extend(restore_vector_environment(live, inner["environment"]))
+        elif "callback" in inner and isinstance(live, BaseCallback):
+            fields = inner["callback"]
+            if inner["class"] != class_name(live):
+                if not (inner["class"].startswith("unbroken.") and class_name(live).startswith("unbroken.")):
+                    problems.append(f"a callback is {class_name(live)} and was {inner['class']}: it starts anew")
+                    return live
+                # evaluation was switched on or off: the best score is what both kinds have in common
+                fields = {name: field for name, field in fields.items() if name in vars(live)}
+            filler.fill_attributes(live, fields, type(live).__name__)
+        else:
+            problems.append("the callbacks are not those of the checkpoint")
+        return live
+
+    filler = Filler(known=_callback_tools(model, callbacks), special=special)
+    filler.build(described, callbacks.root, "callbacks")
+    return problems + filler.problems
+
+
+def _configuration_of(callback: BaseCallback) -> frozenset[str]:
+    """Attributes that belong to the configuration, so that a changed one wins: of our own callbacks what they name, of
+    SB3's the plain constructor values, such as an evaluation interval. A user's callback may keep state under such a
+    name, so everything in it is state.
+    """
+    named: frozenset[str] = getattr(callback, "CONFIGURED", frozenset())
+    if not type(callback).__module__.startswith(("stable_baselines3.", "sb3_contrib.")):
+        return named
+    values = vars(callback)
+    plain = {n for n in configured_names(type(callback)) if isinstance(values.get(n), bool | int | float | str | None)}
+    return named | plain
