@@ -5,12 +5,18 @@ When the room is taken, `submit` waits: the newest checkpoint on disk is never m
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 
+from unbroken import logs
+
 
 class BackgroundWriter:
-    """Runs jobs one after another in a daemon thread. Jobs handle their own errors; one that does not is re-raised by `drain`."""
+    """Runs jobs one after another in a daemon thread. Jobs handle their own errors.
+
+    A job that does not is named in the log: no save may end a training. Only what is not an Exception is re-raised by `drain`.
+    """
 
     def __init__(self) -> None:
         self._idle = threading.Event()
@@ -36,6 +42,9 @@ class BackgroundWriter:
     def _run(self, job: Callable[[], None]) -> None:
         try:
             job()
+        except Exception as error:  # noqa: BLE001 - no save may end a training
+            with contextlib.suppress(Exception):
+                logs.warn_checkpoint(f"a save ended with {type(error).__name__}: {error}; training goes on")
         except BaseException as error:  # noqa: BLE001 - carried to the training thread, which raises it
             self._error = error
         finally:

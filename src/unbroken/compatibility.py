@@ -75,17 +75,36 @@ class Change:
         return f"{self.field}: {self.stored!r} -> {self.present!r}"
 
 
-def changes(stored: Mapping[str, Any], present: Mapping[str, Any]) -> list[Change]:
-    """All fields that differ, with dotted names. A field that one side lacks counts as None there."""
+def changes(
+    stored: Mapping[str, Any], present: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+) -> list[Change]:
+    """All fields that differ, with dotted names.
+
+    A hyper-parameter that one side lacks has the algorithm's own value there, if `defaults` names it; any other field
+    that is lacking counts as None. An empty section is no None, where that is written out: `normalize: {}` normalises.
+    """
     before, now = dict(_leaves(stored)), dict(_leaves(present))
-    return [Change(f, before.get(f), now.get(f)) for f in dict.fromkeys([*before, *now]) if before.get(f) != now.get(f)]
+    usual = dict(_leaves({"hyperparameters": defaults or {}}))
+    found = []
+    for name in dict.fromkeys([*before, *now]):
+        # a section that is empty on one side and missing or filled on the other differs by its fields, if at all
+        lacking = {} if {} in (before.get(name), now.get(name)) else usual.get(name)
+        change = Change(name, before.get(name, lacking), now.get(name, lacking))
+        if _plain(change.stored) != _plain(change.present):
+            found.append(change)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """A tuple of a constructor is the list of a file."""
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
             yield from _leaves(value, f"{prefix}{key}.")
-        elif value not in ({}, None):
+        else:
             yield f"{prefix}{key}", value
 
 

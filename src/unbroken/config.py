@@ -102,8 +102,8 @@ class RunConfig(_Section):
         return f"{self.scenario}-{self.algo}-seed{self.seed}"
 
     def plain(self) -> dict[str, Any]:
-        """JSON-ready form; `build_config` reads it back."""
-        return self.model_dump(mode="json")
+        """JSON-ready form; `build_config` reads it back. What is said for one leg only is not in it."""
+        return self.model_dump(mode="json", exclude={"grace_seconds", "deadline_seconds"})
 
 
 def check_name(name: str, what: str = "run name") -> str:
@@ -126,7 +126,7 @@ def build_config(values: Mapping[str, Any]) -> RunConfig:
 def _explain(item: Any) -> str:
     place = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        known = list(_keys(RunConfig))
+        known = configuration_keys()
         near = difflib.get_close_matches(place, known, n=1, cutoff=0.5)
         leaf = difflib.get_close_matches(
             place.rpartition(".")[2], [k.rpartition(".")[2] for k in known], n=1, cutoff=0.6
@@ -139,7 +139,14 @@ def _explain(item: Any) -> str:
         near = difflib.get_close_matches(str(item["input"]), get_args(Algorithm), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return f"unknown algorithm {item['input']!r}{hint} (known: {', '.join(get_args(Algorithm))})"
+    if place == "device":
+        return f"device: choose cpu, cuda (or cuda:0, cuda:1, ...), mps or auto, not {item['input']!r}"
     return f"{place}: {item['msg'][:1].lower()}{item['msg'][1:]}, not {item['input']!r}"
+
+
+def configuration_keys() -> list[str]:
+    """All keys of the schema with dotted names, sections included."""
+    return list(_keys(RunConfig))
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -163,7 +170,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(loaded, dict):
         raise ConfigurationError(f"{path} holds no keys; it needs at least 'target: CartPole-v1'")
-    return loaded
+    numbers: dict[str, Any] = _numbers(loaded)
+    return numbers
 
 
 def assignments(pairs: list[str]) -> dict[str, Any]:
@@ -183,12 +191,16 @@ def assignments(pairs: list[str]) -> dict[str, Any]:
             place = place.setdefault(part, {})
             if not isinstance(place, dict):
                 raise ConfigurationError(f"--set {pair!r}: {part!r} already has a plain value")
-        place[last] = _number(value)
+        place[last] = _numbers(value)
     return nested
 
 
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 3e-4 as text; people mean the number."""
+def _numbers(value: Any) -> Any:
+    """YAML 1.1 reads 3e-4 as text; people mean the number, at any depth."""
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
         return float(value)
     return value

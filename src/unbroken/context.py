@@ -24,6 +24,8 @@ def current_context() -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
+        # two processes that drew theirs at random differ, but nobody asked for the same: this is no difference to name
+        "hash_seed": os.environ.get("PYTHONHASHSEED") or "random",
         "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
     }
 

@@ -1,6 +1,6 @@
 """Every error a user can meet, as one tree with exit codes.
 
-    UnbrokenError                         1
+    UnbrokenError                         1   also: stopped before the first checkpoint
     ├── UsageError (ValueError)           2   a wrong word on the command line or in a configuration
     │   ├── ConfigurationError            2   unknown key, wrong type, value out of range
     │   └── UnknownTarget                 2   no such environment, module or file
@@ -9,9 +9,12 @@
     ├── NotFound (FileNotFoundError)     66   no such run or checkpoint
     ├── RunLocked (BlockingIOError)      69   another process is carrying the run
     ├── CaptureError (TypeError)         70   a state that cannot be turned into plain data
-    ├── StorageError (OSError)           74   no space, read-only, not writable, at start
+    ├── StorageError (OSError)           74   storage fails at start, or no checkpoint could be saved
     ├── StoppedEarly                     75   stopped with a valid checkpoint: run the same command again
     └── MissingExtra (ImportError)       78   an optional package is not installed
+
+    Not errors: 0 the target is reached, 4 a callback of the user's returned False and so ended the training before its target
+    (with a checkpoint there; nothing says that running it again would go further).
 
 A message says in one or two lines what is wrong and what to do. Codes follow BSD's sysexits.h where it has one.
 """
@@ -68,7 +71,10 @@ class CaptureError(UnbrokenError, TypeError):
 
 
 class StorageError(UnbrokenError, OSError):
-    """The run folder cannot be written at start. Later failures only warn."""
+    """The run folder cannot be written or its checkpoints read at start, or a leg ends and nothing could be saved.
+
+    Failures in between only warn.
+    """
 
     exit_code = 74
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,8 +66,11 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             free = self.backend.free_bytes()
-            write_bytes_durably(self.backend, ".writable", b"")
-            self.backend.remove(".writable")
+            # before the lock: another start may do the same now. The name is one that `remove_leftovers` knows
+            probe = f".writable.{os.getpid()}-0.tmp"
+            self.backend.create(probe).close()
+            with contextlib.suppress(FileNotFoundError):
+                self.backend.remove(probe)
         except OSError as error:
             raise StorageError(
                 f"run folder {self.path} cannot be written: {error}; choose another with --runs-dir"

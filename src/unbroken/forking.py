@@ -20,6 +20,7 @@ from unbroken.request import TrainRequest
 from unbroken.store.checkpoint_file import ForeignFile
 from unbroken.store.durable import write_durably
 from unbroken.store.lock import ExclusiveLock
+from unbroken.trust import require_said
 
 _WAYS_OUT = "a fork continues its parent's training: give the stored values, or begin another run without --checkpoint"
 _CHUNK = 4 * 1024 * 1024
@@ -50,6 +51,8 @@ def prepare_fork(request: TrainRequest) -> tuple[TrainRequest, RunFolder]:
         )
     if manifest["config"].get("target") == "script":
         raise UsageError(f"{request.checkpoint} belongs to a script of your own; run that script again to continue it")
+    local = (place.run.stored() or {}) if place.run is not None else {}
+    require_said(manifest["config"], request.checkpoint, request.values, local.get("config") or {})
     name = request.run or f"{manifest['run']}-fork-{manifest['step']}"
     folder = RunFolder(request.runs_dir, name)
     parent = {"run": manifest["run"], "step": manifest["step"], "file": str(place.file)}

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 from unbroken import logs
 from unbroken.background import BackgroundWriter
-from unbroken.errors import UnbrokenError
+from unbroken.errors import StorageError, UnbrokenError
+from unbroken.restoring import repeated_steps
 from unbroken.retention import apply as retention
 from unbroken.retention.policy import Policy, plan
 from unbroken.stopping import StopRequest
@@ -66,7 +67,7 @@ class SaveSchedule:
 class Keeper:
     """Decides and saves at cuts. `at_cut`, `save` and `close` are called by the training thread.
 
-    `before_commit` and `after_commit` run in the writing thread, around the commit; both may raise OSError.
+    `before_commit` and `after_commit` run in the writing thread, around the commit; an error of theirs is said and no more.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Keeper:
         self.stall_seconds = 0.0
         self.write_seconds = 0.0
         self.last_record: CheckpointRecord | None = None
+        self.newest_step: int | None = None
         self._policies = policies
         self._before_commit = before_commit
         self._after_commit = after_commit
@@ -93,18 +95,31 @@ class Keeper:
         self._failed = False
         self._previous_cut: float | None = None
         self._longest_rollout = 0.0
+        self._began_at = 0
 
     def at_cut(self, step: int, capture: Capture, stop: StopRequest) -> bool:
-        """Save if a checkpoint is due; returns True after a last save if the leg has to end here."""
+        """Save if a checkpoint is due; returns True after a last save if the leg has to end here.
+
+        A last save that fails is said, with the steps to be repeated; raises StorageError if there is no checkpoint at all.
+        """
         self._measure_rollout()
-        stop.check_deadline(self._seconds_needed())
+        if step > self._began_at:
+            # a leg whose deadline is too short for anything still does one rollout: run again and again, it gets somewhere
+            stop.check_deadline(self._seconds_needed())
         if stop.reason is not None:
             logs.checkpoint(f"Stopping at step {step:,}: {stop.reason}")
-            self.save(capture, wait=True)
+            if not self.save(capture, wait=True):
+                self.without_last_save(step)
             return True
-        if self.schedule.is_due(step):
-            self.save(capture)
+        if self.schedule.is_due(step) and not self.save(capture):
+            # not at every cut from now on: at the next interval
+            self.schedule.settled(step)
         return False
+
+    def begins_at(self, step: int) -> None:
+        """The training was restored from the checkpoint of `step`."""
+        self.schedule.settled(step)
+        self.newest_step = self._began_at = step
 
     def save(self, capture: Capture, *, wait: bool = False) -> bool:
         """Capture now and commit, in the background unless `wait`; returns False if a waited-for commit failed."""
@@ -113,7 +128,7 @@ class Keeper:
         try:
             snapshot = capture()
         except Exception as error:  # noqa: BLE001 - capturing runs the user's code, and no save may end a training
-            self._warn(f"no checkpoint could be captured: {_reason(error)}")
+            self._warn(f"no checkpoint could be captured: {reason_of(error)}")
             return False
         self.schedule.settled(snapshot.step)
         self._failed = False
@@ -145,11 +160,12 @@ class Keeper:
         except Exception as error:  # noqa: BLE001 - serialising runs the user's code, and no save may end a training
             self._failed = True
             self._warn(
-                f"checkpoint of step {snapshot.step:,} was not saved: {_reason(error)}; training goes on, the last good checkpoint "
-                "stays, the next save tries again"
+                f"checkpoint of step {snapshot.step:,} was not saved: {reason_of(error)}; training goes on, "
+                "the last good checkpoint stays, the next save tries again"
             )
             return
         self.saved += 1
+        self.newest_step = self.last_record.step
         self.write_seconds = max(self.write_seconds, time.perf_counter() - started)
         logs.checkpoint(f"Saved {self.last_record.path} ({logs.human_size(self.last_record.size)})")
         self._tidy(self.last_record, snapshot)
@@ -158,12 +174,33 @@ class Keeper:
         snapshot.fill(writer)
         return {**snapshot.facts, "kind": snapshot.kind}
 
+    def without_last_save(self, step: int) -> None:
+        """Say that the leg ends without a checkpoint of `step`; raises StorageError if there is none at all."""
+        if self.newest_step is None:
+            raise StorageError(
+                f"stopped at step {step:,}, its checkpoint could not be saved and there is none before it; make room and run "
+                "the same command again, it begins at the start"
+            )
+        self._warn(repeated_steps(step, self.newest_step, "it could not be saved"))
+
     def _tidy(self, record: CheckpointRecord, snapshot: Snapshot) -> None:
+        """What follows a commit. The checkpoint is safe: whatever fails here only warns."""
         try:
             self._after_commit(record, snapshot.facts)
-        except OSError as error:
-            self._warn(f"the metadata beside the checkpoints was not written: {error}")
-        decisions = plan(self.repository.records(), self._policies)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._warn(f"the metadata beside the checkpoints was not written: {reason_of(error)}")
+        try:
+            self._rotate()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._warn(f"old checkpoints were not rotated out: {reason_of(error)}")
+
+    def _rotate(self) -> None:
+        records = self.repository.records()
+        unreadable = [record for record in records if record.unreadable]
+        if unreadable:
+            self._warn(f"nothing is rotated out now: {unreadable[0].problem}")
+            return
+        decisions = plan(records, self._policies)
         rules = ", ".join(str(policy) for policy in self._policies)
         retention.apply(decisions, self.repository.remove, lambda removal: self._report(removal, rules))
 
@@ -187,5 +224,6 @@ class Keeper:
         return self._longest_rollout + 2 * self.write_seconds + 2.0
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """An error in one line: of ours and of the storage its message, of others the kind too."""
     return str(error) if isinstance(error, OSError | UnbrokenError) else f"{type(error).__name__}: {error}"

@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
@@ -24,7 +24,7 @@ from unbroken.compatibility import require_same_schema
 from unbroken.context import current_context, differences, enforce_threads
 from unbroken.errors import ConfigurationError, StorageError, UnbrokenError
 from unbroken.folder import BEST, BEST_SCORE
-from unbroken.keeper import Keeper, SaveSchedule
+from unbroken.keeper import Keeper, SaveSchedule, reason_of
 from unbroken.learners.building import build_environment, build_model
 from unbroken.learners.continuing import Continuation, make_continuing
 from unbroken.learners.evaluation import Evaluation, Score, TrainingBest
@@ -34,15 +34,13 @@ from unbroken.locate import repository_of
 from unbroken.metadata import leg_entry, metadata_content
 from unbroken.progress import Progress
 from unbroken.recording import Recorder, cut_recordings
+from unbroken.resolving import Resolved, put_aside
 from unbroken.restoring import repeated_steps, say_resumed
 from unbroken.retention.policy import KeepEvery, KeepNewest, Policy
-from unbroken.stopping import StopNow, StopRequest, leave_process
+from unbroken.stopping import BY_CALLBACK, StopNow, StopRequest, leave_process
 from unbroken.store.checkpoint_file import CheckpointFile, read_manifest, write_checkpoint
 from unbroken.store.durable import write_json_durably
 from unbroken.store.repository import CheckpointRecord
-
-if TYPE_CHECKING:
-    from unbroken.resolving import Resolved
 
 
 class _LoggerFormat(KVWriter):
@@ -82,7 +80,7 @@ class Leg:
         self._judge: Evaluation | TrainingBest
         self._root: CallbackList
         self._progress = Progress(self.config.total_timesteps, resolved.step)
-        self._best_on_disk = self._read_best()
+        self._best_on_disk: Score | None = None
         self._verdict = Verdict("auto", False)
         self._missing: list[str] = []
 
@@ -91,16 +89,21 @@ class Leg:
         self._verdict = verdict
         enforce_threads(self.resolved.manifest.get("context"))
         self._context = current_context()
+        self._proof_key = proof_key(self.config.target, self.config.environment.kwargs)
         self._say_differences()
-        positions = self.resolved.manifest.get("logs") or {}
-        cut_recordings(self.folder.path, positions)
-        self._recorder = Recorder(self.folder.path)
         venv = build_environment(self.config, verdict.strategy)
         self._model = build_model(self.config, venv)
         if self.resolved.manifest.get("schema"):
             require_same_schema(self.resolved.manifest["schema"], describe_schema(self._model), self.folder.name)
+        users = [_user_callback(place) for place in self.config.callbacks]
+        # nothing on disk is touched before here: the training can be built, and the checkpoint fits it
+        if self.resolved.fresh:
+            put_aside(self.resolved)
+        self._best_on_disk = self._read_best()
+        cut_recordings(self.folder.path, self.resolved.manifest.get("logs") or {})
+        self._recorder = Recorder(self.folder.path)
         self._model.set_logger(Logger(None, [_LoggerFormat(self._recorder, self._progress)]))
-        self._build_callbacks(verdict)
+        self._build_callbacks(verdict, users)
         self._complete_best_score()
         self._restore()
 
@@ -123,7 +126,7 @@ class Leg:
             logs.warn_checkpoint(self._words_between_cuts(type(error).__name__))
             raise
         self.step = self._model.num_timesteps
-        return self._finish()
+        return self._finish() if self.step >= goal else self._stopped_by_callback()
 
     def close(self) -> None:
         """Wait for saves, close environments and files. May be called at any time."""
@@ -138,9 +141,9 @@ class Leg:
         """End the process although a step has not returned: the grace time is over."""
         if hasattr(self, "_keeper"):
             self._keeper.drain(timeout=30.0)
-        leave_process(lambda: self._words_between_cuts("the grace time is over"))
+        leave_process(lambda: self._words_between_cuts("the grace time is over"), has_checkpoint=self.has_checkpoint)
 
-    def _build_callbacks(self, verdict: Verdict) -> None:
+    def _build_callbacks(self, verdict: Verdict, users: list[BaseCallback]) -> None:
         assert self._model is not None
         repository = repository_of(self.folder, self.config.scenario)
         saving = self.config.saving
@@ -155,10 +158,9 @@ class Leg:
         self._callback = KeeperCallback(self._keeper, self.stop, self._facts)
         self._callback.on_capture = self._note_missing
         self._judge = self._build_judge(verdict)
-        user = [_user_callback(place) for place in self.config.callbacks]
         shown = self._progress.callback()
         self._callback.stateless = (shown,)
-        self._root = CallbackList([*user, self._judge, shown, self._callback])
+        self._root = CallbackList([*users, self._judge, shown, self._callback])
         self._continuation = make_continuing(self._model)
         self._continuation.records_calls = False
 
@@ -209,6 +211,18 @@ class Leg:
         )
         return "target reached"
 
+    def _stopped_by_callback(self) -> str:
+        """`learn()` came back before the target, as it does when a callback returns False: no final model, but a checkpoint."""
+        self._keeper.close()
+        goal = self.config.total_timesteps
+        logs.warn_checkpoint(
+            f"a callback stopped the training at step {self.step:,}, before its target of {goal:,} steps"
+        )
+        if not self._callback.save_end():
+            self._keeper.without_last_save(self.step)
+            self.step = self._last_saved_step()
+        return BY_CALLBACK
+
     def _stopped_between_cuts(self, why: str) -> str:
         self._keeper.close()
         words = self._words_between_cuts(why)
@@ -218,12 +232,19 @@ class Leg:
 
     def _words_between_cuts(self, why: str) -> str:
         now = self._model.num_timesteps if self._model is not None else self.step
-        saved = self._last_saved_step()
-        return repeated_steps(now, saved, why)
+        return repeated_steps(now, self._last_saved_step() if self.has_checkpoint else None, why)
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is a checkpoint to go on from: one of this leg, or the one that it began with."""
+        return self.resolved.record is not None or self._saved_step() is not None
 
     def _last_saved_step(self) -> int:
-        last = self._keeper.last_record if hasattr(self, "_keeper") else None
-        return last.step if last is not None else self.resolved.step
+        saved = self._saved_step()
+        return self.resolved.step if saved is None else saved
+
+    def _saved_step(self) -> int | None:
+        return self._keeper.newest_step if hasattr(self, "_keeper") else None
 
     def _note_missing(self, snapshot: ModelSnapshot) -> None:
         """Say once what a checkpoint does not hold."""
@@ -267,7 +288,7 @@ class Leg:
             "strategy": found[0]["strategy"] if found else self._verdict.strategy,
             "proved": self._verdict.proved,
             "reason": self._verdict.reason,
-            "key": proof_key(self.config.target, self.config.environment.kwargs),
+            "key": self._proof_key,
             "class": class_name(model.env),
         }
 
@@ -315,8 +336,8 @@ class Leg:
             write_checkpoint(self.folder.backend, path, fill)
             if path == BEST:
                 write_json_durably(self.folder.backend, BEST_SCORE, {"score": facts["score"], "step": facts["step"]})
-        except OSError as error:
-            logs.warn_checkpoint(f"{path} was not written: {error}; training goes on")
+        except Exception as error:  # noqa: BLE001 - serialising runs the user's code, and no export may end a training
+            logs.warn_checkpoint(f"{path} was not written: {reason_of(error)}; training goes on")
             return False
         return True
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
+
+from unbroken.errors import UnbrokenError
 
 LOGGER = logging.getLogger("unbroken")
 
@@ -67,6 +70,19 @@ def logging_to(path: Path, *, console: bool = True) -> Iterator[None]:
             LOGGER.removeHandler(handler)
             with contextlib.suppress(OSError):
                 handler.close()
+
+
+@contextlib.contextmanager
+def recording_tracebacks(path: Path) -> Iterator[None]:
+    """Write the traceback of an error that nobody expected to the end of a log file, and note the file on the error."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, UnbrokenError | OSError):
+            with contextlib.suppress(OSError), path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write("".join(traceback.format_exception(error)))
+                error.add_note(f"The traceback is in {path}")
+        raise
 
 
 def human_size(size: float) -> str:

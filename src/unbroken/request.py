@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
-from unbroken.config import QUICK_TARGET, assignments, merged, read_yaml, seconds
+from unbroken.config import QUICK_TARGET, assignments, configuration_keys, merged, read_yaml, seconds
 from unbroken.errors import UsageError
 
 
@@ -51,6 +52,17 @@ _PLACES = {
     "eval_episodes": ("evaluation", "episodes"),
 }
 
+_OTHER_NAMES = {
+    "total_timesteps": "steps",
+    "timesteps": "steps",
+    "deadline_seconds": "deadline",
+    "grace_seconds": "grace",
+    "algorithm": "algo",
+    "set": "settings",
+}
+# only those that are near a word, or often given: a name that is neither gets the same advice
+_HYPERPARAMETERS = frozenset({"n_steps", "learning_rate", "batch_size", "n_epochs", "gamma", "train_freq"})
+
 
 @dataclass(frozen=True)
 class TrainRequest:
@@ -81,6 +93,14 @@ def runs_folder(given: str | Path | None) -> Path:
 
 def make_request(target: str | None, words: TrainWords) -> TrainRequest:
     """Check the words of a request against one another. Raises UsageError, ConfigurationError or NotFound."""
+    if target is not None and not isinstance(target, str):
+        raise UsageError(
+            f"the target is text and not {target!r}; name an environment's class as 'module:Class', "
+            "a registered one by its id, or a YAML file by its path"
+        )
+    for word in words:
+        if word not in TrainWords.__annotations__:
+            raise UsageError(_unknown_word(word))
     steps, more, quick = words.get("steps"), words.get("more"), bool(words.get("quick"))
     for name, number in (("--steps", steps), ("--more", more)):
         if number is not None and number < 1:
@@ -100,6 +120,25 @@ def make_request(target: str | None, words: TrainWords) -> TrainRequest:
         run=words.get("run"),
         runs_dir=runs_folder(words.get("runs_dir")),
     )
+
+
+def _unknown_word(word: str) -> str:
+    place = next((key for key in configuration_keys() if key.rpartition(".")[2] == word), None)
+    near = difflib.get_close_matches(word, TrainWords.__annotations__, n=1, cutoff=0.7)
+    if word in _OTHER_NAMES:
+        return f"unknown word {word!r}: say {_OTHER_NAMES[word]!r}"
+    if place is not None:
+        return f"unknown word {word!r}: give it as settings={_settings(place)}"
+    if near and word not in _HYPERPARAMETERS:
+        return f"unknown word {word!r}; did you mean {near[0]!r}?"
+    return f"unknown word {word!r}: a hyper-parameter is given as settings={_settings(f'hyperparameters.{word}')}"
+
+
+def _settings(place: str) -> str:
+    text = "…"
+    for part in reversed(place.split(".")):
+        text = f"{{{part!r}: {text}}}"
+    return text
 
 
 def _values(target: str | None, words: TrainWords) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any
 from unbroken import logs
 from unbroken.compatibility import Verdict, changes, require_compatible
 from unbroken.config import DEFAULT_TARGET, RunConfig, build_config, merged
-from unbroken.errors import NotFound, UsageError
+from unbroken.errors import DamagedFile, NotFound, UsageError
+from unbroken.fingerprint import source_digest
 from unbroken.folder import METADATA, RunFolder
 from unbroken.forking import prepare_fork
 from unbroken.locate import repository_of, scenario_of
@@ -16,6 +17,9 @@ from unbroken.request import TrainRequest
 from unbroken.restoring import find_newest
 from unbroken.store.checkpoint_file import read_manifest
 from unbroken.store.repository import CheckpointRecord
+from unbroken.trust import require_said
+
+_WAY_OUT = "put a good copy back into checkpoints/, or start again with --fresh, which moves everything of the run to its archive/"
 
 
 @dataclass
@@ -28,11 +32,16 @@ class Resolved:
     manifest: dict[str, Any]
     stored: dict[str, Any]
     lineage: list[dict[str, Any]] = field(default_factory=list)
+    fresh: bool = False
 
     @property
     def step(self) -> int:
         """The step to start from."""
         return self.record.step if self.record else 0
+
+    def remember(self) -> None:
+        """Record in `run.yaml` what the run continues with."""
+        self.folder.store({"version": 1, **self.stored, "config": self.config.plain()})
 
 
 def named_run(request: TrainRequest) -> tuple[TrainRequest, RunFolder]:
@@ -41,7 +50,7 @@ def named_run(request: TrainRequest) -> tuple[TrainRequest, RunFolder]:
         return prepare_fork(request)
     if request.run is not None:
         folder = RunFolder(request.runs_dir, request.run)
-        values = merged(known_config(folder), request.values)
+        values = begun_with(request, folder)
         if "target" not in values:
             raise UsageError(
                 f"run {folder.name!r} does not exist yet; name what to train, such as 'unbroken train CartPole-v1'"
@@ -62,26 +71,48 @@ def known_config(folder: RunFolder) -> dict[str, Any]:
         records = repository_of(folder).records()
     except NotFound:
         return {}
-    readable = [record for record in records if record.valid is not False]
+    readable = [record for record in records if record.valid is not False and not record.unreadable]
     return dict(read_manifest(folder.backend, readable[-1].path).get("config") or {}) if readable else {}
 
 
-def start_fresh(folder: RunFolder, request: TrainRequest) -> None:
-    """Archive what an earlier training left in the folder."""
+def begun_with(request: TrainRequest, folder: RunFolder) -> dict[str, Any]:
+    """The configuration that the request means: over what the run has stored, or from nothing with `--fresh TARGET`.
+
+    `--run NAME --fresh` without a target starts the stored training again.
+    """
+    if request.fresh and "target" in request.values:
+        return dict(request.values)
+    known = known_config(folder)
+    if folder.stored() is None:
+        require_said(known, f"a checkpoint in {folder.path}, whose run.yaml is gone,", request.values)
+    return merged(known, request.values)
+
+
+def put_aside(resolved: Resolved) -> None:
+    """Archive what an earlier training left in the folder, now that the fresh one is known to be possible."""
+    folder = resolved.folder
     try:
         scenario = scenario_of(folder)
     except NotFound:
-        scenario = build_config(request.values).scenario
+        scenario = resolved.config.scenario
     place = folder.archive(scenario)
     if place is not None:
         logs.checkpoint(f"Starting fresh: everything of the earlier training was moved to {folder.path / place}")
+    # at once: the folder has no configuration to repeat the command with until then
+    resolved.remember()
+    _say_from_zero(folder)
 
 
 def resolve(request: TrainRequest, folder: RunFolder) -> Resolved:
     """Hold the request against what the run has stored; the caller holds the run's lock.
 
-    Raises ConfigurationError or IncompatibleRun, with the differences.
+    Raises ConfigurationError or IncompatibleRun, with the differences, and DamagedFile or StorageError if checkpoints are
+    there, or were, and none can be used. With `--fresh` the old training counts for nothing, and stays until `put_aside`.
     """
+    if request.fresh:
+        values = {**begun_with(request, folder), "total_timesteps": _target(request, {}, 0)}
+        config = build_config(values)
+        return Resolved(folder, config, None, {}, _promise(request, {}, config, None), fresh=True)
     stored = folder.stored() or {}
     record = _newest(folder, stored, request)
     manifest = read_manifest(folder.backend, record.path) if record else {}
@@ -94,10 +125,23 @@ def resolve(request: TrainRequest, folder: RunFolder) -> Resolved:
     if record is not None:
         _say_missing_metadata(folder, manifest)
         lineage += _judge(folder, manifest.get("config") or before, config, record.step)
+        lineage += _judge_source(manifest, config, record.step)
     kept = {"parent": manifest["parent"]} if manifest.get("parent") else {}
     return Resolved(
         folder, config, record, manifest, {**kept, **stored, **_promise(request, stored, config, record)}, lineage
     )
+
+
+def _judge_source(manifest: dict[str, Any], config: RunConfig, step: int) -> list[dict[str, Any]]:
+    """Whether the environment's own source file is the one that the checkpoint was trained with."""
+    stored = (manifest.get("environment_capture") or {}).get("key") or {}
+    before, now = stored.get("source"), source_digest(config.target)
+    if before is None or before == now:
+        return []
+    logs.checkpoint(
+        f"Note: the source of {config.target} has changed since the checkpoint; the run's lineage is now mixed"
+    )
+    return [{"step": step, "field": "source", "before": before, "now": now}]
 
 
 def _newest(folder: RunFolder, stored: dict[str, Any], request: TrainRequest) -> CheckpointRecord | None:
@@ -111,10 +155,25 @@ def _newest(folder: RunFolder, stored: dict[str, Any], request: TrainRequest) ->
     repository = repository_of(folder, scenario)
     for name in folder.remove_leftovers():
         logs.checkpoint(f"Removed {name}, an unfinished write of a process that was killed")
-    newest = find_newest(repository)
+    newest = find_newest(repository, _WAY_OUT)
     if newest is None:
-        logs.checkpoint(f"No checkpoint to restore in {folder.path / 'checkpoints'}: starting at step 0")
+        _require_never_saved(folder)
+        _say_from_zero(folder)
     return newest
+
+
+def _require_never_saved(folder: RunFolder) -> None:
+    """Raise DamagedFile if the metadata tells of checkpoints that are gone: moved to quarantine earlier, or lost."""
+    reached = folder.metadata().get("total_timesteps_completed")
+    if isinstance(reached, int) and reached > 0:
+        raise DamagedFile(
+            f"run {folder.name!r} had reached step {reached:,}, says {METADATA}, and no checkpoint of it is left in "
+            f"{folder.path / 'checkpoints'}; {_WAY_OUT}"
+        )
+
+
+def _say_from_zero(folder: RunFolder) -> None:
+    logs.checkpoint(f"No checkpoint to restore in {folder.path / 'checkpoints'}: starting at step 0")
 
 
 def _say_missing_metadata(folder: RunFolder, manifest: dict[str, Any]) -> None:
@@ -151,6 +210,11 @@ def _judge(folder: RunFolder, before: dict[str, Any], config: RunConfig, step: i
     So does the sequence of targets, on which schedules depend; it alone does not make a lineage mixed.
     """
     found = changes(before, config.plain())
+    if any(change.field.startswith("hyperparameters.") for change in found):
+        # torch and SB3 take seconds to import: only now does what a constructor does by itself matter
+        from unbroken.learners.building import constructor_defaults
+
+        found = changes(before, config.plain(), constructor_defaults(config.algo))
     require_compatible(found, folder.name)
     mixed = []
     for change in found:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from unbroken import logs
+from unbroken.errors import DamagedFile, StorageError
 from unbroken.store.repository import CheckpointRecord, CheckpointRepository
 
 
-def find_newest(repository: CheckpointRepository) -> CheckpointRecord | None:
-    """The newest checkpoint of which every byte is right, or None; leftovers of killed saves are removed."""
+def find_newest(repository: CheckpointRepository, way_out: str | None = None) -> CheckpointRecord | None:
+    """The newest checkpoint of which every byte is right, or None; leftovers of killed saves are removed.
+
+    With a `way_out` from it, a folder of which nothing is left is an error that names it: DamagedFile, or StorageError if
+    something cannot be read now. Files that are not ours do not count.
+    """
     for name in repository.remove_leftovers():
         logs.checkpoint(f"Removed {name}, an unfinished save of a process that was killed")
     found = repository.records()
@@ -18,10 +23,23 @@ def find_newest(repository: CheckpointRepository) -> CheckpointRecord | None:
     logs.checkpoint(f"Found {len(found)} checkpoint(s) to restore:")
     for record in found:
         logs.checkpoint(f"  {record.name} ({logs.human_size(record.size)})")
-    newest = repository.latest_valid(lambda name, why: logs.warn_checkpoint(f"Skipped {name}: {why}"))
+    newest, skipped = repository.search(lambda name, why: logs.warn_checkpoint(f"Skipped {name}: {why}"))
     if newest is None:
         logs.warn_checkpoint("none of them can be used")
+        if way_out is not None:
+            _refuse(skipped, way_out)
     return newest
+
+
+def _refuse(skipped: list[CheckpointRecord], way_out: str) -> None:
+    ours = ", ".join(record.name for record in skipped if not record.foreign)
+    unreadable = [record for record in skipped if record.unreadable]
+    if unreadable:
+        raise StorageError(
+            f"no checkpoint can be used: {unreadable[0].problem}; run the same command again when it can"
+        )
+    if ours:
+        raise DamagedFile(f"no checkpoint can be used: {ours} (damaged, none was removed); {way_out}")
 
 
 def say_resumed(path: Path, step: int, episodes: int, mean_reward: float | None, note: str = "") -> None:
@@ -31,8 +49,13 @@ def say_resumed(path: Path, step: int, episodes: int, mean_reward: float | None,
     logs.checkpoint(f"Resume: timestep={step}, episode={episodes}, rewards={rewards}{note}")
 
 
-def repeated_steps(now: int, saved: int, why: str) -> str:
-    """The line for a leg that ends between cuts: what the next one will do again."""
+def repeated_steps(now: int, saved: int | None, why: str) -> str:
+    """The line for a leg that ends without a checkpoint of its last step: what the next one will do again."""
+    if saved is None:
+        return (
+            f"Stopping at step {now:,} ({why}): stopped before the first checkpoint; nothing is lost but the steps since "
+            "the start"
+        )
     return (
         f"Stopping at step {now:,} without a new checkpoint ({why}): {now - saved:,} steps since step {saved:,} "
         "will be repeated"

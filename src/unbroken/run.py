@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from unbroken import logs
 from unbroken.capture.selftest import SelfTest, Verdict, proof_key
-from unbroken.config import merged
 from unbroken.errors import DamagedFile, NotFound
 from unbroken.request import TrainRequest, TrainWords, make_request
-from unbroken.resolving import Resolved, known_config, named_run, resolve, start_fresh
-from unbroken.stopping import EXIT_STOPPED, StopNow, StopRequest, leave_process
+from unbroken.resolving import Resolved, begun_with, named_run, resolve
+from unbroken.restoring import repeated_steps
+from unbroken.stopping import BY_CALLBACK, EXIT_BY_CALLBACK, StopNow, StopRequest, leave_process, stopped_code
 from unbroken.store.checkpoint_file import CheckpointFile, CheckpointWriter, read_manifest, write_checkpoint
 from unbroken.store.lock import ExclusiveLock
 from unbroken.targets import check_target
@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a leg ended. `exit_code` is 0 at the target and 75 before it, with a valid checkpoint: run it again."""
+    """How a leg ended.
+
+    `exit_code` is 0 at the target and 75 before it, with a valid checkpoint: run it again. 1: stopped before the first
+    checkpoint. 4: a callback ended the training.
+    """
 
     run: str
     folder: Path
@@ -49,20 +53,14 @@ def train(target: str | None = None, **words: Unpack[TrainWords]) -> Outcome:
 def carry(request: TrainRequest, *, hard_exit: bool) -> Outcome:
     """Carry a run as requested. With `hard_exit` a step that never returns ends the process after the grace time."""
     request, folder = named_run(request)
-    check_target(merged(known_config(folder), request.values)["target"])
+    check_target(begun_with(request, folder)["target"])
     folder.prepare()
     with ExclusiveLock(folder.lock_path, folder.name), logs.logging_to(folder.log_path):
-        if request.fresh:
-            start_fresh(folder, request)
         resolved = resolve(request, folder)
         if resolved.record is not None and resolved.step >= resolved.config.total_timesteps:
-            _remember(resolved)
+            resolved.remember()
             return _already_there(resolved)
         return _carry_leg(resolved, hard_exit)
-
-
-def _remember(resolved: Resolved) -> None:
-    resolved.folder.store({"version": 1, **resolved.stored, "config": resolved.config.plain()})
 
 
 def _already_there(resolved: Resolved) -> Outcome:
@@ -105,11 +103,17 @@ def _carry_leg(resolved: Resolved, hard_exit: bool) -> Outcome:
     # the deadline and the signals count from here, not from the end of the imports
     stop = StopRequest(resolved.config.grace_seconds, resolved.config.deadline_seconds)
     legs: list[Leg] = []
-    with stop.listening((lambda: _give_up(legs)) if hard_exit else None):
+    with stop.listening((lambda: _give_up(resolved, legs)) if hard_exit else None):
         reason = _carry_until(resolved, stop, legs)
     step = legs[0].step if legs else resolved.step
-    code = 0 if reason == "target reached" else EXIT_STOPPED
+    code = {"target reached": 0, BY_CALLBACK: EXIT_BY_CALLBACK}.get(reason)
+    if code is None:
+        code = stopped_code(has_checkpoint=_has_checkpoint(resolved, legs))
     return Outcome(resolved.folder.name, resolved.folder.path, step, resolved.config.total_timesteps, code, reason)
+
+
+def _has_checkpoint(resolved: Resolved, legs: list[Leg]) -> bool:
+    return legs[0].has_checkpoint if legs else resolved.record is not None
 
 
 def _carry_until(resolved: Resolved, stop: StopRequest, legs: list[Leg]) -> str:
@@ -122,7 +126,10 @@ def _carry_until(resolved: Resolved, stop: StopRequest, legs: list[Leg]) -> str:
         legs.append(Leg(resolved, stop))
         return _drive(legs[0], resolved, test)
     except StopNow as error:
-        logs.checkpoint(f"Stopping before training went on ({error}); the checkpoints stay as they are")
+        if resolved.record is None:
+            logs.checkpoint(repeated_steps(0, None, str(error)))
+        else:
+            logs.checkpoint(f"Stopping before training went on ({error}); the checkpoints stay as they are")
         return f"stopped early: {error}"
     finally:
         if isinstance(test, SelfTest):
@@ -131,10 +138,13 @@ def _carry_until(resolved: Resolved, stop: StopRequest, legs: list[Leg]) -> str:
             leg.close()
 
 
-def _give_up(legs: list[Leg]) -> None:
+def _give_up(resolved: Resolved, legs: list[Leg]) -> None:
     for leg in legs:
         leg.give_up()
-    leave_process(lambda: "Stopping before the training was built (the grace time is over)")
+    leave_process(
+        lambda: "Stopping before the training was built (the grace time is over)",
+        has_checkpoint=resolved.record is not None,
+    )
 
 
 def _drive(leg: Leg, resolved: Resolved, test: SelfTest | Verdict) -> str:
@@ -145,7 +155,7 @@ def _drive(leg: Leg, resolved: Resolved, test: SelfTest | Verdict) -> str:
     if isinstance(test, SelfTest):
         _say_verdict(verdict, waited, resolved.config.environment.replay_limit)
     # only now: a configuration that cannot even be built must not become what the run continues with
-    _remember(resolved)
+    resolved.remember()
     return leg.drive()
 
 

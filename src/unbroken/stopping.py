@@ -17,7 +17,14 @@ from types import FrameType
 from unbroken import logs
 
 EXIT_STOPPED = 75
+EXIT_BY_CALLBACK = 4
+BY_CALLBACK = "stopped by a callback"
 _NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGBREAK")
+
+
+def stopped_code(*, has_checkpoint: bool) -> int:
+    """The exit code of a leg that stopped early: 75 promises a valid checkpoint, without one it is 1."""
+    return EXIT_STOPPED if has_checkpoint else 1
 
 
 class StopNow(BaseException):
@@ -96,7 +103,7 @@ class StopRequest:
             self._timer.start()
 
 
-def leave_process(last_words: Callable[[], str]) -> None:
-    """End the process with "resume me" from any thread, when a step of the environment does not return."""
+def leave_process(last_words: Callable[[], str], *, has_checkpoint: bool) -> None:
+    """End the process from any thread, when a step of the environment does not return: "resume me", if there is what to resume."""
     logs.checkpoint(last_words())
-    os._exit(EXIT_STOPPED)
+    os._exit(stopped_code(has_checkpoint=has_checkpoint))

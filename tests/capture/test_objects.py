@@ -445,3 +445,97 @@ def test_keys_that_cannot_be_made_are_left_out_and_said():
     found = filler.build(stored(Describer().describe({Point(1.0, 2.0): 5, "a": 1})), {}, "x")
     assert found == {"a": 1}
     assert filler.problems
+
+
+class Exotic(dict):
+    def __init__(self):
+        raise TypeError("takes nothing, gives nothing")
+
+
+class Plain(dict):
+    def __init__(self, first, second):
+        super().__init__({first: second})
+
+
+def test_exotic_containers_do_not_cost_the_checkpoint():
+    """A6: what plain SB3 loads may hold any container; constructors of subclasses take what they like."""
+    from unbroken.capture.sb3 import _cloned
+
+    words = collections.defaultdict(list, {"a": [1]})
+    cloned = _cloned(words)
+    words["a"].append(2)
+    assert (type(cloned), cloned["a"], cloned["new"]) == (collections.defaultdict, [1], [])
+    assert _cloned(Plain("a", [1])) == {"a": [1]}
+    assert _cloned(collections.Counter("aab")) == {"a": 2, "b": 1}
+    assert _cloned(torch.Size([2, 3])) == torch.Size([2, 3])
+    assert _cloned(Point(1.0, [2.0])) == Point(1.0, [2.0])
+
+    class Refuses(list):
+        def __copy__(self):
+            raise RuntimeError("not me")
+
+    refuses = Refuses([1])
+    assert _cloned({"a": refuses})["a"] is refuses
+    assert _cloned(Exotic.__new__(Exotic)) == {}
+
+
+def counting(start, shared=None):
+    state = {"n": start}
+
+    def count():
+        state["n"] += 1
+        return state, shared
+
+    return count
+
+
+@pytest.mark.parametrize(
+    ("make", "hidden"),
+    [
+        (lambda: counting(0), True),
+        (lambda: functools.partial(int, base=2), False),
+        (lambda: (lambda n: lambda: n)(5), False),
+        (lambda: (lambda n: lambda: n)((1, "a", len, None)), False),
+        (lambda: (lambda n: lambda: n)((1, [2])), True),
+        (lambda: (lambda inner: lambda: inner())(counting(0)), True),
+        (lambda: (lambda rng: rng.random)(np.random.default_rng()), False),
+        (lambda: (lambda rng: lambda: rng.random())(np.random.default_rng()), True),
+    ],
+)
+def test_state_in_a_closure_is_named(make, hidden):
+    """Promise 3: code goes back with the program, what its closure counts does not."""
+    describer = Describer()
+    describer.describe(Thing(part=make()), "thing")
+    assert describer.opaque == (["thing.part: closure with state"] if hidden else [])
+
+
+def test_a_closure_over_what_is_captured_anyway_is_no_gap():
+    """A6: over the object itself, or over something that another attribute holds, before it or after it."""
+    generator = np.random.default_rng(1)
+    thing = Thing()
+    thing.first = lambda: generator.random()
+    thing.me = lambda: thing.generator
+    thing.generator = generator
+    describer = Describer()
+    describer.describe(thing, "thing")
+    assert describer.opaque == []
+
+
+class Mixin:
+    pass
+
+
+class Numbered(int, Mixin):
+    def __int__(self):
+        return 0
+
+
+class Named(str, Mixin):
+    def __str__(self):
+        return "other"
+
+
+def test_numbers_and_texts_with_mixins():
+    """A6: the builtin base, wherever the class has it."""
+    assert [Describer().describe(value) for value in (Numbered(5), Named("a"))] == [5, "a"]
+    assert type(Describer().describe(Named("a"))) is str

@@ -129,3 +129,71 @@ class Restless(World):
 
     def noise(self):
         return np.random.normal()
+
+
+class Engine:
+    """What `Workshop` makes anew at every reset."""
+
+    def __init__(self, rng):
+        self.rng = rng
+        self.place = 0.0
+        self.parts = []
+
+
+class Part:
+    def __init__(self, value):
+        self.value = value
+
+
+class Workshop(gymnasium.Env):
+    """Keeps a generator of its own over episodes and makes its objects in reset; with `parts`, ever more of them."""
+
+    def __init__(self, parts=False, length=150):
+        self.observation_space = gymnasium.spaces.Box(-1e6, 1e6, (1,), np.float64)
+        self.action_space = gymnasium.spaces.Discrete(2)
+        self.parts = parts
+        self.length = length
+        self.rng = None
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        if seed is not None or self.rng is None:
+            self.rng = np.random.default_rng(seed)
+        self.engine = Engine(self.rng)
+        self.count = 0
+        return np.array([self.engine.place]), {}
+
+    def step(self, action):
+        self.count += 1
+        self.engine.place += self.rng.normal() + action
+        if self.parts:
+            self.engine.parts.append(Part(self.engine.place))
+            self.engine.place += 1e-3 * sum(part.value for part in self.engine.parts)
+        return np.array([self.engine.place]), self.engine.place, False, self.count >= self.length, {}
+
+
+class Reseeding(Workshop):
+    """Opaque, and its generator survives resets in a place that neither attributes nor a replay can bring back."""
+
+    _hidden = None
+
+    def reset(self, *, seed=None, options=None):
+        observation, info = super().reset(seed=seed, options=options)
+        if seed is not None or Reseeding._hidden is None:
+            Reseeding._hidden = np.random.default_rng(seed)
+        self.rng = None
+        self.engine.rng = iter(())
+        self.rng = _Lent(Reseeding._hidden)
+        return observation, info
+
+
+class _Lent:
+    __slots__ = ()
+
+    def __new__(cls, rng):
+        lent = super().__new__(cls)
+        _Lent.rng = rng
+        return lent
+
+    def normal(self):
+        return _Lent.rng.normal()

@@ -166,3 +166,53 @@ def test_piped_output_has_no_escape_codes_and_the_variable_names_the_runs(unbrok
     again = unbroken("train", "--config", "mine.yaml", "--seed", "3", variables={**variables, "NO_COLOR": "1"})
     assert (again.code, "nothing to do" in again.out) == (0, True)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_device_that_is_none(unbroken_here):
+    """Issue 2, "Errors"."""
+    ended = unbroken_here("train", "CartPole-v1", "--device", "gpu")
+    assert ended.error_lines == ["error: device: choose cpu, cuda (or cuda:0, cuda:1, ...), mps or auto, not 'gpu'"]
+
+
+def test_masks_that_are_not_there(unbroken):
+    """Issue 2, "Errors": MaskablePPO on an environment without masks."""
+    ended = unbroken("train", "CartPole-v1", "--algo", "maskable_ppo", "--set", "self_test=false")
+    assert ended.code == 2
+    (line,) = ended.error_lines
+    assert line.startswith("error: maskable_ppo needs the method action_masks(), which CartPole-v1 lacks")
+
+
+def test_a_gpu_that_is_not_there_is_said(monkeypatch, caplog):
+    """A12: SB3 falls back silently."""
+    import torch
+
+    from unbroken.config import build_config
+    from unbroken.learners.building import build_environment, build_model
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = build_config({"target": "CartPole-v1", "device": "cuda"})
+    venv = build_environment(config, "attributes")
+    assert build_model(config, venv).device.type == "cpu"
+    assert "there is no usable GPU here; the training runs on the CPU" in caplog.text
+
+
+def test_the_traceback_of_the_unexpected_is_in_the_log(tmp_path, capsys):
+    """Issue 2, "Errors": one line on the console, which names the file; errors with a message of ours have none."""
+    from unbroken.cli import _explain
+    from unbroken.errors import UsageError
+    from unbroken.logs import recording_tracebacks
+
+    path = tmp_path / "run.log"
+    path.write_text("before\n")
+    with pytest.raises(ZeroDivisionError) as caught, recording_tracebacks(path):
+        1 / 0  # noqa: B018 - raises
+    assert path.read_text().startswith(f"before\n{TRACEBACK}")
+    assert path.read_text().endswith("ZeroDivisionError: division by zero\n")
+    assert _explain(caught.value) == 1
+    printed = capsys.readouterr().err
+    assert f"The traceback is in {path}" in printed
+    assert TRACEBACK not in printed
+    size = path.stat().st_size
+    with pytest.raises(UsageError), recording_tracebacks(path):
+        raise UsageError("said")
+    assert path.stat().st_size == size

@@ -246,3 +246,96 @@ def test_every_environment_variable_read_is_in_the_one_table():
     assert set(re.findall(r"\bUNBROKEN_[A-Z_]+\b", source)) == {
         name for name in ENVIRONMENT_VARIABLES if name.startswith("UNBROKEN_")
     }
+
+
+def test_an_empty_section_is_not_none():
+    """A8: `normalize: {}` normalises; a section that is merely missing or empty on both sides does not differ."""
+    before, now = (
+        build_config({"target": "X-v0", "environment": {"normalize": value}}).plain() for value in (None, {})
+    )
+    (change,) = changes(before, now)
+    assert (str(change), change.verdict) == ("environment.normalize: None -> {}", Verdict.INCOMPATIBLE)
+    assert [str(change) for change in changes(now, before)] == ["environment.normalize: {} -> None"]
+    assert changes(now, now) == changes({"hyperparameters": {}}, {}) == []
+    filled = changes({"environment": {"kwargs": {}}}, {"environment": {"kwargs": {"g": 1}}})
+    assert [str(change) for change in filled] == ["environment.kwargs.g: None -> 1"]
+
+
+def test_giving_a_default_is_no_change():
+    """A8: effective values are compared; what a constructor does by itself may be written out or left out."""
+    from unbroken.learners.building import constructor_defaults
+
+    usual = constructor_defaults("ppo")
+    given = {"hyperparameters": {"gamma": 0.99, "batch_size": 64, "n_steps": 2048}}
+    assert changes({}, given, usual) == changes(given, {}, usual) == []
+    found = changes({"hyperparameters": {"n_steps": 64}}, {"hyperparameters": {"gamma": 0.9}}, usual)
+    assert [str(c) for c in found] == ["hyperparameters.n_steps: 64 -> 2048", "hyperparameters.gamma: 0.99 -> 0.9"]
+    assert changes({"hyperparameters": {"train_freq": [1, "step"]}}, {}, {"train_freq": (1, "step")}) == []
+
+
+def test_deadline_and_grace_are_said_for_one_leg():
+    """A11: neither run.yaml nor a checkpoint hands them on to a later command."""
+    plain = build_config({"target": "X-v0", "deadline_seconds": 5, "grace_seconds": 1}).plain()
+    assert not {"deadline_seconds", "grace_seconds"} & set(plain)
+    assert build_config(merged(plain, {"seed": 1})).deadline_seconds is None
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("total_timesteps", "say 'steps'"),
+        ("stepps", "did you mean 'steps'?"),
+        ("deadline_seconds", "say 'deadline'"),
+        ("learning_rate", "settings={'hyperparameters': {'learning_rate': …}}"),
+        ("n_steps", "settings={'hyperparameters': {'n_steps': …}}"),
+        ("keep_every", "settings={'saving': {'keep_every': …}}"),
+    ],
+)
+def test_an_unknown_word_is_refused_with_the_right_one(word, expected):
+    """Issue 2, "Errors": nothing that is typed is passed over."""
+    with pytest.raises(UsageError, match=re.escape(f"unknown word {word!r}")) as caught:
+        make_request("X-v0", {word: 1})
+    assert expected in str(caught.value)
+
+
+def test_a_target_is_text():
+    """Issue 2, "Errors": an environment's class is named, not given."""
+    with pytest.raises(UsageError, match="'module:Class'"):
+        make_request(Path, {})
+
+
+def test_numbers_in_files_are_numbers(tmp_path):
+    """Issue 2: 3e-4 in a file is what it is after --set, at any depth."""
+    path = tmp_path / "a.yaml"
+    path.write_text("target: X-v0\nhyperparameters: {learning_rate: 3e-4, clip: [1e-1, x], name: 3e4x}\n")
+    assert read_yaml(path)["hyperparameters"] == {"learning_rate": 3e-4, "clip": [0.1, "x"], "name": "3e4x"}
+
+
+def test_the_hash_seed_is_recorded(monkeypatch):
+    """A7: part of what decides the bits; an old checkpoint without it, and two random ones, do not differ."""
+    from unbroken.context import current_context, differences
+
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    now = current_context()
+    assert now["hash_seed"] == "random"
+    assert differences(now, current_context()) == differences({}, now) == []
+    monkeypatch.setenv("PYTHONHASHSEED", "7")
+    assert differences(now, current_context()) == ["hash_seed: random -> 7"]
+
+
+def test_the_source_of_an_environment_has_a_digest(tmp_path, monkeypatch):
+    """A6: changed code is found; newlines do not matter; a name that leads nowhere has none."""
+    from unbroken.fingerprint import source_digest
+    from unbroken.targets import check_target
+
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "digested_world.py"
+    path.write_bytes(b"class World:\n    pass\n")
+    check_target("digested_world:World")
+    digest = source_digest("digested_world:World")
+    path.write_bytes(b"class World:\r\n    pass\r\n")
+    assert source_digest("digested_world:World") == digest is not None
+    path.write_bytes(b"class World:\n    size = 1\n")
+    assert source_digest("digested_world:World") not in (digest, None)
+    assert source_digest("CartPole-v1") not in (digest, None)
+    assert source_digest("Nothing-v0") is None

@@ -172,6 +172,21 @@ def test_one_owner_at_a_time_and_a_step_that_never_returns(start, newest, tmp_pa
     )
 
 
+def test_a_stop_before_the_first_checkpoint_does_not_promise_one(start, tmp_path):
+    """A11: 75 is for a run that can be resumed; a step that never returns before the first save ends with 1."""
+    words = ["worlds:Slow", "--steps", 5000, "--save-every", 64, "--grace", "1s", *SMALL]
+    leg = start(*words, "--set", "environment.kwargs.endless=30")
+    assert leg.wait_for("starting at step 0"), leg.last_lines()
+    until = time.monotonic() + 60
+    while not (tmp_path / "runs" / "run" / "run.yaml").exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    time.sleep(2.0)
+    leg.signal(signal.SIGTERM)
+    ended(leg, 1)
+    assert any("stopped before the first checkpoint; nothing is lost but" in line for line in leg.lines)
+    assert not list((tmp_path / "runs" / "run").glob("checkpoints/*.zip"))
+
+
 def test_a_deadline_is_met_with_a_checkpoint(start, newest):
     """A11: the leg stops so early that the last save is on disk before the deadline."""
     leg = start("CartPole-v1", "--steps", 10_000_000, "--save-every", 1_000_000, "--deadline", "10s", *SMALL)

@@ -316,14 +316,51 @@ def test_a_foreign_file_where_a_checkpoint_goes_is_moved_and_not_overwritten(pre
         file.verify()
 
 
-def test_all_damaged_starts_at_zero_and_says_so(prepared, runs, train):
-    """A7, A9: nothing is lost, nothing is used, the end is the same."""
-    for path in (prepared / "checkpoints").iterdir():
-        flip(path)
-    _, out = train(384)
-    assert "WARNING: none of them can be used" in out
+def test_all_damaged_is_refused_until_a_fresh_start(prepared, runs, train):
+    """A7, A9: nothing is lost, nothing is used, nothing starts over unasked, the second time neither."""
+    names = [path.name for path in (prepared / "checkpoints").iterdir()]
+    for name in names:
+        flip(prepared / "checkpoints" / name)
+    metrics = (prepared / "logs" / "metrics.jsonl").read_bytes()
+    with pytest.raises(DamagedFile, match=r"no checkpoint can be used: .*--fresh") as caught:
+        train(384)
+    assert all(name in str(caught.value) for name in names)
     assert len(list((prepared / "quarantine").iterdir())) == 2
+    with pytest.raises(DamagedFile, match=r"had reached step 256, .* no checkpoint of it is left .*--fresh"):
+        train(384)
+    assert (prepared / "logs" / "metrics.jsonl").read_bytes() == metrics
+    outcome, out = train(384, fresh=True)
+    assert outcome.step == 384
+    assert "starting at step 0" in out
     assert identical_to_twin(runs)[0], identical_to_twin(runs)[1]
+
+
+def test_checkpoints_that_cannot_be_read_now_are_74(prepared, train, monkeypatch):
+    """A7, A10: a disk that fails is not damage: nothing moves, and the same command goes on once it can be read."""
+    with monkeypatch.context() as patch:
+        faulty(
+            patch,
+            lambda name, path: (
+                OSError(errno.EIO, "Input/output error") if name == "open" and path.startswith("checkpoints/") else None
+            ),
+        )
+        with pytest.raises(StorageError, match=r"cannot be read: \[Errno 5\] Input/output error; run the same command"):
+            train(320)
+    assert not (prepared / "quarantine").exists()
+    _, out = train(320)
+    assert "Resume: timestep=256" in out
+
+
+def test_only_foreign_files_start_at_zero(runs, train):
+    """A7, A8: somebody else's files are no training of this run."""
+    folder = runs / RUN / "checkpoints"
+    folder.mkdir(parents=True)
+    with zipfile.ZipFile(folder / NEWEST, "w") as archive:
+        archive.writestr("data", "somebody else's")
+    outcome, out = train(64)
+    assert outcome.step == 64
+    assert "WARNING: none of them can be used" in out
+    assert "starting at step 0" in out
 
 
 def test_a_leftover_temporary_file_is_removed_and_never_used(prepared, train):

@@ -225,7 +225,7 @@ PPO_BEFORE = {"hyperparameters": {"n_steps": 64, "batch_size": 64, "n_epochs": 2
             {"hyperparameters": {"policy_kwargs": {"net_arch": [8]}}},
             "hyperparameters.policy_kwargs.net_arch: None -> [8]",
         ),
-        ({}, {"hyperparameters": {"use_sde": True}}, "hyperparameters.use_sde: None -> True"),
+        ({}, {"hyperparameters": {"use_sde": True}}, "hyperparameters.use_sde: False -> True"),
     ],
     ids=lambda value: value.partition(":")[0] if isinstance(value, str) else "",
 )
@@ -308,14 +308,15 @@ def test_a_changed_evaluation_interval_holds_from_the_resume_on(training, before
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("learning_rate", 1e-3), ("gamma", 0.9), ("clip_range", 0.1), ("ent_coef", 0.01)]
+    ("field", "usual", "value"),
+    [("learning_rate", 3e-4, 1e-3), ("gamma", 0.99, 0.9), ("clip_range", 0.2, 0.1), ("ent_coef", 0.0, 0.01)],
 )
-def test_risky_changes_warn_and_mix_the_lineage(training, field, value):
+def test_risky_changes_warn_and_mix_the_lineage(training, field, usual, value):
     """A8: learning rate, gamma, clip, entropy."""
     training(steps=64)
     training(steps=128, settings=_merged({"hyperparameters": {field: value}}))
-    assert f"WARNING: hyperparameters.{field}: None -> {value} changes the training from step 64 on" in training.out
-    mixed = {"step": 64, "field": f"hyperparameters.{field}", "before": None, "now": value}
+    assert f"WARNING: hyperparameters.{field}: {usual} -> {value} changes the training from step 64 on" in training.out
+    mixed = {"step": 64, "field": f"hyperparameters.{field}", "before": usual, "now": value}
     assert mixed in training.metadata()["lineage"]
     training(steps=192, settings=_merged({"hyperparameters": {field: value}}))
     assert "WARNING" not in training.out
@@ -647,3 +648,27 @@ def test_a_mistake_in_the_words_raises_before_a_run_is_made(training):
     with pytest.raises(UsageError):
         training(steps=0)
     assert not training.runs.exists()
+
+
+def test_a_deadline_too_short_for_anything_still_gets_somewhere(training):
+    """A11: at least one rollout in every leg; the deadline of one command is not that of the next."""
+    reached = [training(steps=256, deadline="0.001s").step for _ in range(3)]
+    assert reached == [64, 128, 192]
+    assert "the deadline is near" in training.out
+    assert training(steps=256).step == 256
+    assert "deadline" not in (training.folder() / "run.yaml").read_text()
+
+
+def test_a_default_that_is_written_out_changes_nothing(training):
+    """A8: gamma=0.99 is what PPO does anyway; the lineage stays clean. `normalize={}` is a change of the environment."""
+    training(steps=64)
+    given = {"hyperparameters": {**training_words(), "gamma": 0.99}}
+    assert training(steps=128, settings=given).step == 128
+    assert_clean_lineage(training)
+    assert "WARNING" not in training.out
+    with pytest.raises(IncompatibleRun, match=r"environment.normalize: None -> \{\}"):
+        training(steps=192, settings={"environment": {"normalize": {}}})
+
+
+def training_words():
+    return {"n_steps": 64, "batch_size": 64, "n_epochs": 2}

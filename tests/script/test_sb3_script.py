@@ -14,8 +14,9 @@ from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
-from unbroken.errors import IncompatibleRun, UsageError
+from unbroken.errors import IncompatibleRun, RunLocked, UsageError
 from unbroken.inspection import compare
+from unbroken.learners.script import _holders
 from unbroken.sb3 import CaptureWrapper, RotatingCheckpointCallback, find_latest_checkpoint, resume_or_create
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "sb3_script.py"
@@ -164,8 +165,13 @@ def test_the_latest_is_the_newest_valid_by_commit(folder, caplog):
     os.utime(folder / "rl_model_64_steps.zip", (4_000_000_000, 4_000_000_000))
     newest = folder / "rl_model_192_steps.zip"
     newest.write_bytes(newest.read_bytes()[:-100])
+    leftover = folder / ".rl_model_192_steps.zip.0.tmp"
+    leftover.write_bytes(b"of a save in progress")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert find_latest_checkpoint(folder) == str(folder / "rl_model_128_steps.zip")
-    assert (folder / "quarantine" / "rl_model_192_steps.zip").is_file()
+    # it only reads: another process may be training here
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert "Skipped rl_model_192_steps.zip" in caplog.text
 
 
 def test_two_targets_in_a_row_need_no_change_but_the_number(folder, tmp_path):
@@ -340,3 +346,65 @@ def test_wrong_numbers_are_refused(folder):
     for words in ({"save_freq": 0}, {"max_keep": 0}):
         with pytest.raises(UsageError):
             callback(folder, **words)
+
+
+PROBE = """
+import sys
+from pathlib import Path
+from unbroken.store.lock import ExclusiveLock
+lock = ExclusiveLock(Path(sys.argv[1]) / ".rl_model.lock", "rl_model")
+lock.acquire()
+"""
+
+
+def locked_elsewhere(folder):
+    """Whether another process is refused."""
+    done = subprocess.run([sys.executable, "-c", PROBE, folder], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 or "is being trained by process" in done.stderr, done.stderr
+    return done.returncode != 0
+
+
+def test_the_prefix_is_locked_from_resume_or_create_on(folder):
+    """A5: before anything in the folder is touched, over several learn() calls, and when a cell is run again."""
+    first = resume_or_create(PPO, "MlpPolicy", "CartPole-v1", callback(folder), seed=0, **TINY)
+    assert locked_elsewhere(folder)
+    first.learn(64)
+    first.learn(64, reset_num_timesteps=False)
+    assert locked_elsewhere(folder)
+    again = resume_or_create(PPO, "MlpPolicy", "CartPole-v1", callback(folder), seed=0, **TINY)
+    again.learn(64)
+    assert again.learn(128, reset_num_timesteps=False).num_timesteps == 192
+    assert locked_elsewhere(folder)
+
+
+def test_another_process_that_trains_is_not_disturbed(folder):
+    """A5: no file is removed, moved or cut before the lock is there."""
+    folder.mkdir()
+    program = PROBE + "print('held', flush=True); sys.stdin.read()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", program, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with other:
+        assert other.stdout.readline() == "held\n"
+        (folder / "rl_model_64_steps.zip").write_bytes(b"half a checkpoint")
+        with pytest.raises(RunLocked, match="is being trained by process"):
+            resume_or_create(PPO, "MlpPolicy", "CartPole-v1", callback(folder), seed=0, **TINY)
+        assert (folder / "rl_model_64_steps.zip").read_bytes() == b"half a checkpoint"
+        other.stdin.close()
+
+
+def test_a_refused_resume_and_a_forgotten_callback_free_the_prefix(folder):
+    """A5: whoever cannot train any more holds nothing."""
+    import gc
+
+    resume_or_create(PPO, "MlpPolicy", "CartPole-v1", callback(folder), seed=0, **TINY).learn(64)
+    with pytest.raises(IncompatibleRun):
+        resume_or_create(DQN, "MlpPolicy", "CartPole-v1", callback(folder), device="cpu")
+    assert not locked_elsewhere(folder)
+    checkpoints = callback(folder)
+    resume_or_create(PPO, "MlpPolicy", "CartPole-v1", checkpoints, seed=0, **TINY)
+    assert locked_elsewhere(folder)
+    del checkpoints
+    gc.collect()
+    assert not locked_elsewhere(folder)
+    assert os.path.realpath(folder / ".rl_model.lock") not in _holders

@@ -1,5 +1,6 @@
 """The checkpoints of one run: names, order, the newest valid one (A2, A7, A9)."""
 
+import errno
 import time
 
 import pytest
@@ -8,6 +9,7 @@ from unbroken.errors import NotFound, UsageError
 from unbroken.store.checkpoint_file import CheckpointFile
 from unbroken.store.durable import write_bytes_durably
 from unbroken.store.repository import CheckpointRepository
+from unbroken.testing.backends import FaultyBackend
 from unbroken.testing.samples import small_checkpoint
 
 
@@ -53,6 +55,49 @@ def test_without_a_sequence_the_step_decides(repository):
     for step in (7, 30):
         save(repository, step, sequence=None)
     assert [record.sequence for record in repository.records()] == [7, 30]
+
+
+def unreadable(repository, name):
+    """The repository's files, of which one cannot be read while the list holds something."""
+    broken = [OSError(errno.EIO, "Input/output error")]
+    backend = FaultyBackend(
+        repository.backend, lambda op, path: broken[0] if broken and op == "open" and name in path else None
+    )
+    return broken, CheckpointRepository(backend, "sample_checkpoint", scenario="sample", run="sample")
+
+
+def test_what_cannot_be_read_is_unknown_and_what_comes_next_is_newer(repository):
+    """A7, A10: a read error that passes must not make an older checkpoint the newest."""
+    for step in (300, 200, 100):
+        save(repository, step)
+    broken, failing = unreadable(repository, "_100_")
+    record = failing.records()[-1]
+    assert (record.step, record.valid, record.unreadable) == (100, None, True)
+    assert "cannot be read" in record.problem
+    save(failing, 50)
+    broken.clear()
+    assert failing.latest_valid(pytest.fail).step == 50
+    assert repository.latest_valid(pytest.fail).step == 50
+
+
+def test_sequences_seen_once_are_remembered(repository):
+    """A7: removed or unreadable since, a sequence is not given twice."""
+    save(repository, 100)
+    repository.remove(save(repository, 200))
+    assert save(repository, 300).sequence == 3
+
+
+def test_a_read_error_that_passes_while_searching_leaves_the_order_alone(repository):
+    """A7: an old file that failed once is not taken for the newest."""
+    for step in (300, 200):
+        save(repository, step)
+    once = [OSError(errno.EIO, "Input/output error")]
+    backend = FaultyBackend(
+        repository.backend, lambda op, path: once.pop() if once and op == "open" and "_300_" in path else None
+    )
+    failing = CheckpointRepository(backend, "sample_checkpoint", scenario="sample", run="sample")
+    assert failing.latest_valid(pytest.fail).step == 200
+    assert once == []
 
 
 def test_saving_a_step_again_replaces_it(repository):

@@ -7,7 +7,6 @@ captured by their attributes. `selftest` proves the choice; this module makes it
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import multiprocessing
 import time
@@ -24,6 +23,7 @@ from unbroken.errors import CaptureError
 
 Strategy = Literal["auto", "protocol", "attributes", "replay"]
 REPLAY_LIMIT = 100_000
+_ANY_SEED = 0
 
 
 def layers(env: gymnasium.Env[Any, Any]) -> Iterator[gymnasium.Env[Any, Any]]:
@@ -66,8 +66,10 @@ class ActionRecorder(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def replay(self, history: dict[str, Any]) -> None:
         """Bring the environment to the state that the history leads to."""
+        # objects that only a reset makes may hold what outlives an episode: make them, then bring back what they held
+        self.env.reset(seed=_ANY_SEED)
         _restore_own_generators(self.env, history["generators"])
-        Filler().fill_attributes(self.env, history["lasting"])
+        Filler(known={"itself": self.env}).fill_attributes(self.env, history["lasting"])
         self.env.reset(seed=history["seed"], options=history["options"])
         for action in history["actions"]:
             self.env.step(action)
@@ -75,7 +77,7 @@ class ActionRecorder(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 _GENERATORS = ("_np_random", "_np_random_seed", "action_space", "observation_space")
-_LASTING_ITEMS = 1_000
+_NOT_LASTING = frozenset({*_GENERATORS, "spec"})
 
 
 def _own_generators(env: Any) -> dict[str, Any]:
@@ -84,24 +86,17 @@ def _own_generators(env: Any) -> dict[str, Any]:
 
 
 def _lasting_attributes(env: Any) -> dict[str, Any]:
-    """What may outlive an episode beside generators, such as a counter of episodes: numbers, text, and small nests of them.
+    """What may outlive an episode beside Gymnasium's generator: counters, tables, generators under any name.
 
-    Taken at every reset, so large arrays and objects are left to the reset to rebuild.
+    An attribute in which something cannot be described is left to the reset to rebuild; the self-test sees if it is not.
     """
-    describer = Describer()
-    attributes = vars(env).items()
-    return {name: describer.describe(v) for name, v in attributes if name not in _GENERATORS and _is_small_and_plain(v)}
-
-
-def _is_small_and_plain(value: Any, depth: int = 3) -> bool:
-    if value is None or isinstance(value, bool | int | float | str):
-        return True
-    if isinstance(value, np.ndarray | np.generic):
-        return value.size <= _LASTING_ITEMS and value.dtype.kind in "biufc"
-    if type(value) not in (list, tuple, dict, collections.deque) or depth == 0 or len(value) > _LASTING_ITEMS:
-        return False
-    items = [*value.keys(), *value.values()] if isinstance(value, dict) else value
-    return all(_is_small_and_plain(item, depth - 1) for item in items)
+    lasting = {}
+    for name, value in vars(env).items():
+        describer = Describer(known={"itself": env})
+        described = describer.describe(value, name) if name not in _NOT_LASTING else None
+        if name not in _NOT_LASTING and not describer.opaque:
+            lasting[name] = described
+    return lasting
 
 
 def _restore_own_generators(env: Any, described: dict[str, Any]) -> None:
@@ -123,6 +118,7 @@ class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.strategy: Strategy = strategy
         self.opaque: list[str] = []
         self._recorder: ActionRecorder | None = None
+        self._begun = False
         if strategy == "auto" and has_protocol(self.unwrapped):
             self.strategy = "protocol"
         if self.strategy in ("auto", "replay"):
@@ -131,6 +127,7 @@ class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environment; at the first reset the strategy is settled."""
         result = self.env.reset(seed=seed, options=options)
+        self._begun = True
         if self.strategy == "auto":
             self._settle()
         return result
@@ -138,20 +135,34 @@ class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
     def capture_state(self) -> dict[str, Any]:
         """Description of every layer, and of the generators of this process if it is a worker's.
 
-        Raises CaptureError when the base environment has been replayed beyond its limit.
+        Before the first reset there is nothing to capture. Raises CaptureError when the base environment has been
+        replayed beyond its limit, and whatever the environment's own `get_state` raises.
         """
+        if not self._begun:
+            return {"begun": False}
         describer = Describer(known=self._known())
         wrappers = [_describe_layer(describer, layer) for layer in self._wrappers()]
-        state = {"strategy": self.strategy, "wrappers": wrappers, "base": self._capture_base(describer)}
-        self.opaque = list(describer.opaque)
+        base = self._capture_base(describer)
+        state = {"begun": True, "strategy": self.strategy, "wrappers": wrappers, "base": base}
+        self.opaque = [*describer.opaque, *self._unfillable(describer)]
         if multiprocessing.parent_process() is not None:
             state["process"] = capture_generators()
         return state
 
     def restore_state(self, state: dict[str, Any]) -> list[str]:
-        """Bring every layer into the described state; returns what did not fit."""
+        """Bring every layer into the described state; returns what did not fit in the wrappers.
+
+        Raises CaptureError when the base environment cannot take the state; it then needs a reset.
+        """
+        if not state["begun"]:
+            return []
+        if not self._begun:
+            # some environments make their objects in reset only, and without them there is nothing to fill
+            self.reset(seed=_ANY_SEED)
         filler = Filler(known=self._known())
         self._restore_base(filler, state["strategy"], state["base"])
+        if filler.problems:
+            raise CaptureError(f"the environment cannot take the stored state: {filler.problems[0]}")
         wrappers = list(self._wrappers())
         if [class_name(layer) for layer in wrappers] != [entry["class"] for entry in state["wrappers"]]:
             raise CaptureError("the environment's wrappers are not those of the checkpoint")
@@ -160,6 +171,20 @@ class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
         if "process" in state and multiprocessing.parent_process() is not None:
             restore_generators(state["process"])
         return filler.problems
+
+    def try_capture(self) -> dict[str, Any]:
+        """`{"state": …}` or `{"error": …}`: an exception would end a worker process, and the training with it."""
+        try:
+            return {"state": self.capture_state()}
+        except Exception as error:  # noqa: BLE001 - whatever the user's get_state raises; the caller raises it again
+            return {"error": _reason(error)}
+
+    def try_restore(self, state: dict[str, Any]) -> dict[str, Any]:
+        """`{"problems": […]}` or `{"error": …}`, for the same reason."""
+        try:
+            return {"problems": self.restore_state(state)}
+        except Exception as error:  # noqa: BLE001 - whatever the user's set_state raises; the caller reports it
+            return {"error": _reason(error)}
 
     def coverage(self) -> dict[str, Any]:
         """How this environment is captured: {"strategy": …, "not_captured": [...]}."""
@@ -181,6 +206,14 @@ class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
             base: Any = self.unwrapped
             return {"state": describer.describe(base.get_state(), "get_state()"), "generators": _own_generators(base)}
         return describer.attributes(self.unwrapped, class_name(self.unwrapped), skip=frozenset({"spec"}))
+
+    def _unfillable(self, describer: Describer) -> list[str]:
+        """What attributes describe and a fresh environment could not take."""
+        kept = describer.unfillable if self.strategy == "attributes" else []
+        return [
+            f"{path.lstrip('.')}: an object inside a container; give the environment get_state/set_state"
+            for path in kept[:1]
+        ]
 
     def _captured_history(self, describer: Describer) -> Any:
         assert self._recorder is not None
@@ -226,7 +259,7 @@ class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
         describer = Describer(known=self._known())
         described = describer.attributes(self.unwrapped, class_name(self.unwrapped), skip=frozenset({"spec"}))
         del described
-        self._settle_on("replay" if describer.opaque else "attributes")
+        self._settle_on("replay" if describer.opaque or describer.unfillable else "attributes")
 
     def _settle_on(self, strategy: Any) -> None:
         self.strategy = strategy
@@ -234,6 +267,10 @@ class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
             above: Any = next(layer for layer in layers(self) if getattr(layer, "env", None) is self._recorder)
             above.env = self._recorder.env
             self._recorder = None
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, CaptureError) else f"{type(error).__name__}: {error}"
 
 
 _LAYER_SKIP = frozenset(

@@ -196,6 +196,8 @@ class Filler:
     def _build_tuple(self, description: Mapping[str, Any], live: Any, path: str) -> Any:
         before = live if isinstance(live, tuple) else ()
         items = self._items(description["v"], before, path)
+        if items is None:
+            return self._keep(live, path, "holds what cannot be made anew")
         if description["c"] != "tuple" and type(live).__name__ != description["c"]:
             return self._keep(live, path, f"no {description['c']} to fill")
         same_type = type(live).__name__ == description["c"] and isinstance(live, tuple)
@@ -211,23 +213,26 @@ class Filler:
         name = description["c"]
         before = list(live) if isinstance(live, list | collections.deque) else []
         if name == "frozenset":
-            self._memo[description["i"]] = frozenset(self._items(description["v"], before, path))
+            self._memo[description["i"]] = frozenset(self._items(description["v"], before, path) or ())
             return self._memo[description["i"]]
         cls = _CONTAINERS[name]
         fits = type(live) is cls and getattr(live, "maxlen", None) == description.get("maxlen")
         make: Callable[[], Any] = (lambda: collections.deque(maxlen=description["maxlen"])) if name == "deque" else cls
         target = self._claim(description, live, fits, make)
         items = self._items(description["v"], before, path)
+        if items is None:
+            return self._keep(target, path, "holds what cannot be made anew")
         target.clear()
         (target.update if name == "set" else target.extend)(items)
         return target
 
-    def _items(self, descriptions: list[Description], before: Any, path: str) -> list[Any]:
+    def _items(self, descriptions: list[Description], before: Any, path: str) -> list[Any] | None:
+        """The items of a sequence, or None if one of them cannot be built: half a sequence is worse than the live one."""
         values = [
             self.build(item, before[k] if k < len(before) else _ABSENT, f"{path}[{k}]")
             for k, item in enumerate(descriptions)
         ]
-        return [None if value is _ABSENT else value for value in values]
+        return None if any(value is _ABSENT for value in values) else values
 
     def _build_generator(self, description: Mapping[str, Any], live: Any, path: str) -> Any:
         state = Filler().build(description["v"])

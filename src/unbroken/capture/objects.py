@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import collections
+import contextlib
 import enum
 import functools
 import logging
@@ -44,6 +45,8 @@ _CODE = (
 )
 _INERT_MODULES = ("pygame", "torch.utils.tensorboard", "tqdm", "rich", "matplotlib")
 _INERT_TYPES = (logging.Logger, type(threading.Lock()), type(threading.RLock()), threading.Event, re.Pattern)
+_PLAIN = (type(None), int, float, complex, str, bytes, enum.Enum, np.generic, pathlib.PurePath, range, slice)
+_LIBRARIES = ("gymnasium.", "stable_baselines3.", "sb3_contrib.", "torch.", "numpy.", "unbroken.")
 # what the codec can write, and object arrays, which are described item by item
 _ARRAY_KINDS = frozenset("biufcSUmMO")
 # Python refuses to read longer decimals from text
@@ -99,6 +102,18 @@ def subspaces(space: Any) -> list[Any]:
     ]
 
 
+def _place(path: str) -> str:
+    return path.lstrip(".") or "(itself)"
+
+
+def _cells(function: types.FunctionType) -> list[Any]:
+    found = []
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # a cell may be empty
+            found.append(cell.cell_contents)
+    return found
+
+
 class Describer:
     """Turns values into descriptions. One instance per graph: shared references are kept within it.
 
@@ -106,11 +121,22 @@ class Describer:
     """
 
     def __init__(self, known: Mapping[str, Any] | None = None, special: Special | None = None) -> None:
-        self.opaque: list[str] = []
+        self._opaque: list[str] = []
+        self._closures: list[tuple[str, types.FunctionType]] = []
+        # instances inside containers: nothing that a fresh object holds can be counted on to take their state
+        self.unfillable: list[str] = []
         self._known = {id(value): name for name, value in (known or {}).items()}
         self._special = special
         self._memo: dict[int, int] = {}
         self._alive: list[Any] = []
+
+    @property
+    def opaque(self) -> list[str]:
+        """What could not be described: its path and class. Functions are judged when all that they share is known."""
+        closures = [
+            f"{_place(path)}: closure with state" for path, value in self._closures if self._hides(value, set())
+        ]
+        return self._opaque + closures
 
     def describe(self, value: Any, path: str = "") -> Description:
         """The description of a value; what cannot be described is listed in `opaque` under its path."""
@@ -150,6 +176,8 @@ class Describer:
         if isinstance(value, np.generic):
             plain = value.dtype.kind in _ARRAY_KINDS
             return {"t": "scalar", "v": np.asarray(value)} if plain else self._give_up(value, path)
+        if isinstance(value, types.FunctionType) and value.__closure__:
+            self._closures.append((path, value))
         simple = self._describe_simple(value)
         if simple is not None:
             return simple
@@ -202,7 +230,8 @@ class Describer:
         if isinstance(value, enum.Enum):
             return {"t": "enum", "c": class_name(value), "v": value.name}
         if isinstance(value, int | str):
-            return type(value).__mro__[-2](value)
+            # the plain value, whatever the class inherits besides and whatever it makes of str() and int()
+            return self.describe(int.__int__(value) if isinstance(value, int) else str.__str__(value))
         if isinstance(value, pathlib.PurePath):
             return {"t": "path", "v": str(value)}
         if isinstance(value, range | slice):
@@ -258,11 +287,27 @@ class Describer:
         if not is_pure_python(type(value)) or not (hasattr(value, "__dict__") or attributes_of(value)):
             return self._give_up(value, path)
         number = self._remember(value)
+        if path.endswith("]"):
+            self.unfillable.append(path)
         fields = {n: self.describe(v, f"{path}.{n}") for n, v in attributes_of(value).items()}
         return {"t": "object", "i": number, "c": class_name(value), "v": fields}
 
+    def _hides(self, value: Any, seen: set[int]) -> bool:
+        """Whether a function's closure, or what is in one, holds state that is captured nowhere else."""
+        if id(value) in self._known or id(value) in self._memo or id(value) in seen or isinstance(value, _PLAIN):
+            return False
+        seen.add(id(value))
+        if isinstance(value, tuple | frozenset):
+            return any(self._hides(item, seen) for item in value)
+        if isinstance(value, types.FunctionType):
+            # the libraries' own closures hold what they were made with and never change it
+            own = not (value.__module__ or "").startswith(_LIBRARIES)
+            return own and any(self._hides(content, seen) for content in _cells(value))
+        inert = isinstance(value, _CODE + _INERT_TYPES) or type(value).__module__.startswith(_INERT_MODULES)
+        return not inert
+
     def _give_up(self, value: Any, path: str) -> Description:
-        self.opaque.append(f"{path.lstrip('.') or '(itself)'}: {class_name(value).replace(':', '.')}")
+        self._opaque.append(f"{_place(path)}: {class_name(value).replace(':', '.')}")
         return {"t": "opaque", "v": class_name(value)}
 
 

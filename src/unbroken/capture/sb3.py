@@ -105,6 +105,14 @@ def capture_model(model: BaseAlgorithm, cut: Cut, callbacks: Callbacks, iteratio
     return ModelSnapshot(cut, model.num_timesteps, tensors, variables, state, _exported(model), tuple(missing))
 
 
+def export_members(model: BaseAlgorithm) -> list[tuple[str, bytes]]:
+    """The members of an ordinary SB3 zip of the model as it is now: for use, without the state of the training."""
+    names, variable_names = model._get_torch_save_params()
+    tensors = {name: _copied_state_dict(recursive_getattr(model, name)) for name in names}
+    variables = {name: _cloned(recursive_getattr(model, name)) for name in variable_names or []}
+    return ModelSnapshot("end", model.num_timesteps, tensors, variables, {}, _exported(model)).sb3_members()
+
+
 def restore_model(
     model: BaseAlgorithm,
     state: dict[str, Any],
@@ -120,10 +128,12 @@ def restore_model(
     problems: list[str] = []
     _restore_tensors(model, tensors, variables)
     _vectorize_noise(model)
-    filler = Filler()
+    if model.env is not None and state["environment"] is not None:
+        problems += restore_vector_environment(model.env, state["environment"])
     captured = state["environment"] is None or state["environment"]["environments"] is not None
     # environments that were not captured begin anew, with a reset of their own: the stored observation is not theirs
     left = () if captured else _OF_THE_ENVIRONMENT
+    filler = Filler()
     filler.fill_attributes(model, {n: field for n, field in state["model"].items() if n not in left}, "model")
     problems += filler.problems
     for name, value in state["changed"].items():
@@ -131,8 +141,6 @@ def restore_model(
     problems += _restore_modules(model, state["modules"])
     _restore_exploration(model, state["exploration"])
     restore_replay_buffer(model, state["replay_buffer"], problems)
-    if model.env is not None and state["environment"] is not None:
-        problems += restore_vector_environment(model.env, state["environment"])
     problems += restore_callbacks(model, callbacks, state["callbacks"])
     _restore_logger(model, state["logger"], problems)
     restore_generators(state["generators"])
@@ -160,11 +168,26 @@ def _torch_bytes(value: Any) -> bytes:
 def _cloned(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.detach().clone()
-    if isinstance(value, dict):
+    if type(value) in (dict, collections.OrderedDict):
         return type(value)((key, _cloned(item)) for key, item in value.items())
-    if isinstance(value, list | tuple):
+    if type(value) in (list, tuple):
+        return type(value)(_cloned(item) for item in value)
+    try:
+        return _cloned_exotic(value)
+    except Exception:  # noqa: BLE001 - a container of the user's that cannot be copied must not cost the checkpoint
+        return value
+
+
+def _cloned_exotic(value: Any) -> Any:
+    """Subclasses of containers, whose constructors take what they like: defaultdict a factory, others nothing."""
+    if isinstance(value, tuple):
         items = [_cloned(item) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    if isinstance(value, dict | list):
+        made = copy.copy(value)
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            made[key] = _cloned(item)
+        return made
     return value
 
 

@@ -26,6 +26,7 @@ from unbroken.errors import UnbrokenError
 
 STEPS_BEFORE = 40
 STEPS_AFTER = 60
+_STEPS_INTO_EPISODE = 5
 _MOST_STEPS_AFTER = 400
 _SEED = 90_001
 
@@ -51,10 +52,11 @@ class Verdict:
 
 
 def proof_key(target: str, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """What a verdict holds for: another environment, other arguments or other versions need a new test."""
+    """What a verdict holds for: another environment, other code, other arguments or other versions need a new test."""
     from unbroken.context import package_versions
+    from unbroken.fingerprint import source_digest
 
-    return {"target": target, "kwargs": kwargs, "versions": package_versions()}
+    return {"target": target, "kwargs": kwargs, "source": source_digest(target), "versions": package_versions()}
 
 
 class SelfTest:
@@ -142,9 +144,13 @@ def _record(env: CaptureWrapper) -> dict[str, Any]:
 
 
 def _reach_mid_episode(env: CaptureWrapper, rng: np.random.Generator) -> None:
+    """Come into the middle of an episode that a reset without a seed began, as nearly all episodes of a training."""
+    for _ in range(STEPS_BEFORE):
+        _step(env, _legal_action(env), [], rng)
+    env.reset()
     since_reset = 0
     for count in range(10 * STEPS_BEFORE):
-        if count >= STEPS_BEFORE and since_reset >= 2:
+        if count >= _STEPS_INTO_EPISODE and since_reset >= 2:
             return
         ended = _step(env, _legal_action(env), [], rng)
         since_reset = 0 if ended else since_reset + 1

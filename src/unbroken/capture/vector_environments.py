@@ -44,7 +44,10 @@ def make_capturable(venv: VecEnv) -> None:
 
 
 def capture_vector_environment(venv: VecEnv) -> tuple[dict[str, Any], list[str]]:
-    """Description of a vector environment, and what in it could not be captured."""
+    """Description of a vector environment, and what in it is never captured.
+
+    Raises CaptureError when an environment cannot be captured now, such as one whose replay would be too long.
+    """
     describer = Describer()
     stack = list(vector_layers(venv))
     described = [
@@ -54,14 +57,12 @@ def capture_vector_environment(venv: VecEnv) -> tuple[dict[str, Any], list[str]]
     missing = list(describer.opaque)
     states: list[Any] | None = None
     if can_capture_workers(stack[-1]):
-        try:
-            states = stack[-1].env_method("capture_state")
-        except CaptureError as error:
-            missing.append(str(error))
-        else:
-            missing += [
-                f"environment {k}: {what}" for k, env in enumerate(coverage(venv)) for what in env["not_captured"]
-            ]
+        answers = stack[-1].env_method("try_capture")
+        for k, answer in enumerate(answers):
+            if "error" in answer:
+                raise CaptureError(f"environment {k}: {answer['error']}")
+        states = [answer["state"] for answer in answers]
+        missing += [f"environment {k}: {what}" for k, env in enumerate(coverage(venv)) for what in env["not_captured"]]
     else:
         missing.append(f"the environments inside {class_name(stack[-1])} (wrap each with unbroken.sb3.CaptureWrapper)")
     return {"layers": described, "environments": states}, missing
@@ -70,22 +71,31 @@ def capture_vector_environment(venv: VecEnv) -> tuple[dict[str, Any], list[str]]
 def restore_vector_environment(venv: VecEnv, state: dict[str, Any]) -> list[str]:
     """Bring a like-built vector environment into the described state; returns what did not fit.
 
-    Raises CaptureError when the wrappers or the number of environments differ.
+    Where an environment cannot take its state, `state["environments"]` becomes None: the caller lets them all begin
+    anew. Raises CaptureError when the wrappers or the number of environments differ.
     """
     stack = list(vector_layers(venv))
     if [class_name(layer) for layer in stack] != [entry["class"] for entry in state["layers"]]:
         raise CaptureError("the vector environment's wrappers are not those of the checkpoint")
-    problems: list[str] = []
-    states = state["environments"]
-    if states is not None:
-        if len(states) != stack[-1].num_envs:
-            raise CaptureError(f"the checkpoint has {len(states)} environments and this run {stack[-1].num_envs}")
-        for k, environment in enumerate(states):
-            problems += stack[-1].env_method("restore_state", environment, indices=k)[0]
+    problems = _restore_environments(stack[-1], state)
     filler = Filler()
     for layer, entry in zip(stack, state["layers"], strict=True):
         filler.fill_attributes(layer, entry["attributes"], type(layer).__name__)
     return problems + filler.problems
+
+
+def _restore_environments(base: VecEnv, state: dict[str, Any]) -> list[str]:
+    states = state["environments"]
+    if states is None:
+        return []
+    if len(states) != base.num_envs:
+        raise CaptureError(f"the checkpoint has {len(states)} environments and this run {base.num_envs}")
+    answers = [base.env_method("try_restore", environment, indices=k)[0] for k, environment in enumerate(states)]
+    errors = [f"environment {k}: {answer['error']}" for k, answer in enumerate(answers) if "error" in answer]
+    if errors:
+        state["environments"] = None
+        return [f"{error}; all environments begin a new episode" for error in errors]
+    return [problem for answer in answers for problem in answer["problems"]]
 
 
 def can_capture_workers(base: VecEnv) -> bool:

@@ -45,8 +45,9 @@ def _explain(error: BaseException) -> int:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - as above
         return 74
     summary = " ".join(str(error).split())
+    notes = [*getattr(error, "__notes__", []), "'unbroken --debug ...' shows where it happened."]
     print(  # noqa: T201 - as above
-        f"error: {type(error).__name__}: {summary}\nThis was not expected; 'unbroken --debug ...' shows where it happened.",
+        f"error: {type(error).__name__}: {summary}\nThis was not expected. " + " ".join(f"{note}" for note in notes),
         file=sys.stderr,
     )
     return 1

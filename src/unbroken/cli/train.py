@@ -52,7 +52,8 @@ def train(
 ) -> None:
     """Train TARGET; run the same command again to continue after whatever ended it.
 
-    Exit codes: 0 target reached, 75 stopped early with a valid checkpoint (run it again), 2 usage.
+    Exit codes: 0 target reached, 75 stopped early with a valid checkpoint (run it again), 4 a callback stopped the training
+    before its target, 1 stopped before the first checkpoint, 2 usage.
     """
     words: dict[str, Any] = dict(locals())
     del words["target"], words["debug"], debug

@@ -7,6 +7,7 @@ The training is that of a plain Stable-Baselines3 script: `make_vec_env(target, 
 from __future__ import annotations
 
 import importlib
+import inspect
 import multiprocessing
 import signal
 from typing import Any
@@ -15,8 +16,10 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecFrameStack, VecNormalize
 
+from unbroken import logs
 from unbroken.capture.environments import CaptureWrapper, Strategy
 from unbroken.config import RunConfig
 from unbroken.errors import ConfigurationError, UsageError
@@ -62,6 +65,12 @@ def algorithm_class(name: str) -> type[BaseAlgorithm]:
     return found
 
 
+def constructor_defaults(name: str) -> dict[str, Any]:
+    """What an algorithm's constructor takes for the hyper-parameters that nobody gives."""
+    parameters = inspect.signature(algorithm_class(name)).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+
+
 def build_environment(config: RunConfig, strategy: Strategy = "auto", *, evaluation: bool = False) -> VecEnv:
     """Vector environment of a configuration; for evaluation one in-process copy that does not adapt its normalisation."""
     section = config.environment
@@ -89,6 +98,12 @@ def build_environment(config: RunConfig, strategy: Strategy = "auto", *, evaluat
 def build_model(config: RunConfig, venv: VecEnv) -> BaseAlgorithm:
     """Model over an environment. Raises UsageError when algorithm and environment do not fit."""
     cls = algorithm_class(config.algo)
+    if config.algo == "maskable_ppo" and not venv.has_attr("action_masks"):
+        raise UsageError(
+            f"maskable_ppo needs the method action_masks(), which {config.target} lacks; give it one, or use ppo"
+        )
+    if config.device.startswith("cuda") and get_device(config.device).type == "cpu":
+        logs.warn_checkpoint(f"device {config.device!r}: there is no usable GPU here; the training runs on the CPU")
     n_actions = venv.action_space.shape[0] if isinstance(venv.action_space, spaces.Box) else None
     arguments = constructor_arguments(cls, config.hyperparameters, n_actions)
     policy = config.policy or _default_policy(config.algo, venv)

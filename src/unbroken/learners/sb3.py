@@ -14,7 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from unbroken.capture.callbacks import Callbacks
 from unbroken.capture.codec import decode, encode
-from unbroken.capture.sb3 import Cut, ModelSnapshot, capture_model, read_tensors, restore_model
+from unbroken.capture.sb3 import Cut, ModelSnapshot, capture_model, export_members, read_tensors, restore_model
 from unbroken.errors import DamagedFile
 from unbroken.keeper import Keeper, Snapshot
 from unbroken.stopping import StopNow, StopRequest
@@ -57,7 +57,7 @@ def write_members(writer: CheckpointWriter, snapshot: ModelSnapshot) -> None:
 
 def write_export(writer: CheckpointWriter, model: BaseAlgorithm) -> None:
     """Write the members of a plain SB3 zip: for use, not for resuming."""
-    for name, content in capture_model(model, "end", Callbacks()).sb3_members():
+    for name, content in export_members(model):
         writer.write_member(name, content)
 
 
@@ -104,7 +104,7 @@ class KeeperCallback(BaseCallback):
             model, stored.state, stored.tensors, stored.variables, Callbacks(root, (self, *self.stateless))
         )
         self.pending = stored if stored.cut == "rollout" else None
-        self.keeper.schedule.settled(model.num_timesteps)
+        self.keeper.begins_at(model.num_timesteps)
         return problems
 
     def snapshot(self, cut: Cut) -> Snapshot:

@@ -10,8 +10,10 @@ Run again after any interruption, the script continues where its newest checkpoi
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,13 +60,17 @@ _WAYS_OUT = "choose another name_prefix or save_path to start anew, or give the 
 def find_latest_checkpoint(path: str | Path, prefix: str = "rl_model") -> str | None:
     """Path of the newest valid checkpoint `{prefix}_{steps}_steps.zip` in a folder, None if there is none.
 
-    Newest by commit, not by file time. Plain `PPO.load(...)` reads the file. Damaged files are moved to
-    `quarantine/` beside it and reported; files that are not ours are reported and left.
+    Newest by commit, not by file time. Plain `PPO.load(...)` reads the file. Only reads: files that are damaged or not
+    ours are reported and left, as another process may be training here.
     """
     folder = Path(path)
     repository = CheckpointRepository(LocalBackend(folder), prefix, "")
-    record = repository.latest_valid(lambda name, why: logs.warn_checkpoint(f"Skipped {name}: {why}"))
-    return None if record is None else str(folder / record.path)
+    for record in reversed(repository.records()):
+        checked = repository.verified(record)
+        if checked.valid:
+            return str(folder / record.path)
+        logs.warn_checkpoint(f"Skipped {record.name}: {checked.problem}")
+    return None
 
 
 class RotatingCheckpointCallback(KeeperCallback):
@@ -110,6 +116,34 @@ class RotatingCheckpointCallback(KeeperCallback):
         self.verbose = verbose
         self._missing: list[str] = []
         self._log = contextlib.ExitStack()
+        self._lock: ExclusiveLock | None = None
+        self._lock_owner = 0
+        self._training = False
+
+    def hold(self) -> bool:
+        """Lock the prefix for this callback until its process ends; returns whether it was not held before.
+
+        A callback made earlier in this process, as by running a notebook cell again, gives it up unless it is training.
+        """
+        if self._lock is not None and self._lock_owner == os.getpid():
+            return False
+        path = self.save_path / f".{self.name_prefix}.lock"
+        earlier = _holders.get(os.path.realpath(path))
+        if earlier is not None and not earlier._training:
+            earlier.let_go()
+        lock = ExclusiveLock(path, self.name_prefix)
+        lock.acquire()
+        self._lock, self._lock_owner = lock, os.getpid()
+        # whoever drops the callback without a word has no more use for the lock
+        weakref.finalize(self, lock.release)
+        _holders[os.path.realpath(path)] = self
+        return True
+
+    def let_go(self) -> None:
+        """Free the lock; harmless when it is not held."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     @property
     def metadata_path(self) -> str:
@@ -171,6 +205,10 @@ class RotatingCheckpointCallback(KeeperCallback):
         write_json_durably(self.backend, self.metadata_path, metadata_content(record, facts))
 
 
+# by the path of the lock
+_holders: weakref.WeakValueDictionary[str, RotatingCheckpointCallback] = weakref.WeakValueDictionary()
+
+
 def resume_or_create(
     algorithm: type[A],
     policy: Any,
@@ -186,9 +224,10 @@ def resume_or_create(
     continues, and does nothing once it is complete. SIGTERM, SIGINT and SIGUSR1 save at the next cut and exit with 75.
     `second_env` makes a further instance for the self-test of the environment's capture; without it, it is "not proved".
     Environments inside a SubprocVecEnv must be wrapped in `unbroken.sb3.CaptureWrapper` by their factories.
-    Raises IncompatibleRun when checkpoint and arguments do not fit.
+    From here on no other process can train under the prefix, until this one ends. Raises RunLocked when another does,
+    and IncompatibleRun when checkpoint and arguments do not fit.
     """
-    with _logging(checkpoints):
+    with _held(checkpoints), _logging(checkpoints):
         record = find_newest(checkpoints.repository)
         model = algorithm(policy, env, **arguments)
         if not isinstance(model, OnPolicyAlgorithm | OffPolicyAlgorithm):
@@ -309,8 +348,9 @@ def _flattened(callback: BaseCallback) -> Iterator[BaseCallback]:
 
 def _session(checkpoints: RotatingCheckpointCallback, learn: Callable[[], Any]) -> Any:
     """Run one `learn()` under lock, log and signal handlers; a stop at a cut becomes exit code 75."""
-    lock = ExclusiveLock(checkpoints.save_path / f".{checkpoints.name_prefix}.lock", checkpoints.name_prefix)
-    with lock, _logging(checkpoints), checkpoints.stop.listening():
+    checkpoints.hold()
+    with _logging(checkpoints), checkpoints.stop.listening():
+        checkpoints._training = True
         try:
             return learn()
         except LeaveTraining:
@@ -327,11 +367,24 @@ def _session(checkpoints: RotatingCheckpointCallback, learn: Callable[[], Any]) 
             sys.exit(EXIT_STOPPED)
         finally:
             checkpoints.keeper.close()
+            checkpoints._training = False
 
 
 def _say(checkpoints: RotatingCheckpointCallback, message: str) -> None:
     with _logging(checkpoints):
         logs.checkpoint(message)
+
+
+@contextlib.contextmanager
+def _held(checkpoints: RotatingCheckpointCallback) -> Iterator[None]:
+    """Take the lock and keep it, unless what follows fails."""
+    taken = checkpoints.hold()
+    try:
+        yield
+    except BaseException:
+        if taken:
+            checkpoints.let_go()
+        raise
 
 
 @contextlib.contextmanager

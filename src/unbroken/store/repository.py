@@ -17,6 +17,9 @@ from unbroken.store.checkpoint_file import CheckpointFile, CheckpointWriter, For
 from unbroken.store.checkpoint_file import read_manifest as read_manifest_of
 from unbroken.store.durable import move_aside, remove_leftovers
 
+# added to the next sequence while one in the folder cannot be read: the new one sorts after whatever that is
+_BEYOND_UNREADABLE = 1_000_000
+
 Fill = Callable[[CheckpointWriter], dict[str, Any]]
 
 
@@ -25,8 +28,9 @@ class CheckpointRecord:
     """What is known of one checkpoint without reading all of it.
 
     `created` is in seconds since 1970 and informative only. `score` is None when there is none. `valid` is None until
-    every byte was read; False means that `problem` says why the file cannot be used, and `foreign` that it is somebody
-    else's file under our name. `kind` is the word under which it was saved; `tiers` are the reasons it is kept for.
+    every byte was read, also, with a `problem`, where the storage cannot deliver it now; False means that `problem` says
+    why the file cannot be used, and `foreign` that it is somebody else's file under our name. `kind` is the word under
+    which it was saved; `tiers` are the reasons it is kept for.
     """
 
     name: str
@@ -41,6 +45,11 @@ class CheckpointRecord:
     valid: bool | None = None
     problem: str | None = None
     foreign: bool = False
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether the storage failed to deliver it just now: nothing is known of it, it may be the newest and good."""
+        return self.valid is None and self.problem is not None
 
 
 class CheckpointRepository:
@@ -67,6 +76,7 @@ class CheckpointRepository:
         self.folder = checked_path(folder)
         self.quarantine = checked_path(quarantine)
         self._expected = {key: value for key, value in (("scenario", scenario), ("run", run)) if value is not None}
+        self._highest = 0
         self._pattern = re.compile(re.escape(prefix) + r"_(0|[1-9][0-9]*)_steps\.zip")
 
     def path_for(self, step: int) -> str:
@@ -89,7 +99,9 @@ class CheckpointRepository:
 
         info = write_checkpoint(self.backend, path, complete)
         nothing_known = CheckpointRecord(name_of(path), path, step, step, info.size, 0.0)
-        return _with_facts(nothing_known, info.manifest)
+        record = _with_facts(nothing_known, info.manifest)
+        self._highest = max(self._highest, record.sequence)
+        return record
 
     def make_way(self, step: int) -> str | None:
         """Move somebody else's file from where the checkpoint of `step` goes; returns its new path, None if there is none.
@@ -101,17 +113,22 @@ class CheckpointRepository:
         return None if found is None else move_aside(self.backend, path, self.quarantine)
 
     def next_sequence(self) -> int:
-        """One more than the highest sequence in the folder."""
-        return 1 + max((record.sequence for record in self.records() if record.valid is not False), default=0)
+        """More than any sequence in the folder now, or seen there before by this object, readable or not."""
+        found = self.records()
+        known = [record.sequence for record in found if record.valid is not False and not record.unreadable]
+        self._highest = max([self._highest, *known])
+        if any(record.unreadable for record in found):
+            self._highest += _BEYOND_UNREADABLE
+        return 1 + self._highest
 
     def records(self) -> list[CheckpointRecord]:
         """All checkpoints of this prefix, oldest commit first; reads the commit records only.
 
-        Files without a readable one are included, with their step in place of the sequence, `valid=False` and the
-        problem.
+        Files without a usable one are included, with their step in place of the sequence, the problem, and `valid=False`,
+        or None if the storage failed to deliver it; those come last.
         """
         found = (self._describe(entry) for entry in self.backend.entries(self.folder) if self._is_ours(entry))
-        return sorted((record for record in found if record), key=lambda record: (record.sequence, record.step))
+        return sorted((record for record in found if record), key=_age)
 
     def latest_valid(self, on_skip: Callable[[str, str], None]) -> CheckpointRecord | None:
         """The newest checkpoint of which every byte is right, or None.
@@ -119,12 +136,20 @@ class CheckpointRepository:
         Whatever is newer and cannot be used is passed to `on_skip` with its name and the reason. What is damaged is
         moved to the quarantine folder, if the storage allows it; what is foreign or cannot be read now stays.
         """
-        for record in reversed(self.records()):
+        return self.search(on_skip)[0]
+
+    def search(self, on_skip: Callable[[str, str], None]) -> tuple[CheckpointRecord | None, list[CheckpointRecord]]:
+        """`latest_valid`, and the records that were skipped on the way to it, newest first."""
+        skipped: list[CheckpointRecord] = []
+        # what could not be read a moment ago is tried once more: its place among the others is only known then
+        found = [self.verified(record) if record.unreadable else record for record in self.records()]
+        for record in sorted(found, key=_age, reverse=True):
             checked = self.verified(record)
             if checked.valid:
-                return checked
+                return checked, skipped
             on_skip(record.name, self._set_aside(checked))
-        return None
+            skipped.append(checked)
+        return None, skipped
 
     def verified(self, record: CheckpointRecord) -> CheckpointRecord:
         """The record with `valid` decided by reading every byte; None where the storage failed to deliver them.
@@ -169,7 +194,7 @@ class CheckpointRepository:
         except DamagedFile as error:
             return replace(nothing_known, valid=False, problem=str(error), foreign=isinstance(error, ForeignFile))
         except OSError as error:
-            return replace(nothing_known, valid=False, problem=f"{path} cannot be read: {error}")
+            return replace(nothing_known, problem=f"{path} cannot be read: {error}")
         return self._known(nothing_known, manifest, valid=None)
 
     def _known(self, record: CheckpointRecord, manifest: dict[str, Any], valid: bool | None) -> CheckpointRecord:
@@ -192,6 +217,11 @@ class CheckpointRepository:
             return f"{reason}; moved to {move_aside(self.backend, record.path, self.quarantine)}"
         except OSError as error:
             return f"{reason}; cannot be moved to {self.quarantine}: {error}"
+
+
+def _age(record: CheckpointRecord) -> tuple[bool, int, int]:
+    """Sorts by commit; what cannot be read may be the newest."""
+    return record.unreadable, record.sequence, record.step
 
 
 def _with_facts(record: CheckpointRecord, manifest: dict[str, Any]) -> CheckpointRecord:

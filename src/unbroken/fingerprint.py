@@ -1,0 +1,51 @@
+"""What the code of an environment was: a changed environment must prove its capture anew."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def source_digest(target: str) -> str | None:
+    """SHA-256 of the source file in which a target's class is, newlines normalised; None if there is none to be found.
+
+    The target has passed `check_target`, so that its module is imported. Only the class's own file counts.
+    """
+    module = _module_of(target)
+    path = None if module is None else _file_of(module)
+    if path is None:
+        return None
+    try:
+        source = path.read_bytes()
+    except OSError:
+        return None
+    return hashlib.sha256(source.replace(b"\r\n", b"\n").replace(b"\r", b"\n")).hexdigest()
+
+
+def _module_of(target: str) -> str | None:
+    """The module of the class or factory that a target names."""
+    module_name, _, name = target.partition(":")
+    found: Any = sys.modules.get(module_name) if name else None
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if callable(found):
+        return str(getattr(found, "__module__", None) or module_name)
+    from gymnasium.envs.registration import registry
+
+    spec = registry.get(name or target)
+    entry = None if spec is None else spec.entry_point
+    return entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", None)
+
+
+def _file_of(module_name: str) -> Path | None:
+    module = sys.modules.get(module_name)
+    place = getattr(module, "__file__", None)
+    if module is None:
+        with contextlib.suppress(ImportError, ValueError, AttributeError):
+            spec = importlib.util.find_spec(module_name)
+            place = spec.origin if spec is not None and spec.has_location else None
+    return Path(place) if place else None

@@ -1,0 +1,51 @@
+"""A checkpoint's manifest is data from anywhere: what it names as code counts only if the user says it too.
+
+Code is named by a target `module:Class`, by callbacks, and by hyper-parameters of the form `module:name`. Registered Gymnasium
+ids and plain values need nobody's word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from unbroken.errors import UsageError
+
+_CODE = re.compile(r"[\w.]+:[\w.\-]+")
+
+
+def code_named(config: Mapping[str, Any]) -> dict[str, str]:
+    """Every value of a configuration that names code, by its dotted place."""
+    places = {"target": config.get("target"), "callbacks": config.get("callbacks")}
+    places["hyperparameters"] = config.get("hyperparameters")
+    return {place: text for key, value in places.items() for place, text in _texts(value, key) if _CODE.fullmatch(text)}
+
+
+def require_said(config: Mapping[str, Any], source: str, *said: Mapping[str, Any]) -> None:
+    """Raise UsageError if `config`, read from `source`, names code that none of the `said` configurations names there."""
+    known = [code_named(words) for words in said]
+    for place, text in code_named(config).items():
+        if not any(words.get(place) == text for words in known):
+            raise UsageError(
+                f"{source} names code to run ({place}: {text}); a file cannot do that by itself: if you know it, "
+                f"say it as well ({_how(place, text)})"
+            )
+
+
+def _texts(value: Any, place: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _texts(item, f"{place}.{key}")
+    elif isinstance(value, list | tuple):
+        for k, item in enumerate(value):
+            yield from _texts(item, f"{place}.{k}")
+
+
+def _how(place: str, text: str) -> str:
+    if place == "target":
+        return f"unbroken train {text} ..."
+    key, _, number = place.rpartition(".")
+    return f"--set {key}=[{text}]" if number.isdigit() else f"--set {place}={text}"
