@@ -108,6 +108,17 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", value
 
 
+def effective_changes(stored: Mapping[str, Any], present: Mapping[str, Any]) -> list[Change]:
+    """The changes between two run configurations; a hyper-parameter given as the constructor's own default is none."""
+    found = changes(stored, present)
+    if not any(change.field.startswith("hyperparameters.") for change in found):
+        return found
+    # torch and SB3 take seconds to import: only now does what a constructor does by itself matter
+    from unbroken.learners.building import constructor_defaults
+
+    return changes(stored, present, constructor_defaults(str(present["algo"])))
+
+
 def require_compatible(found: list[Change], run: str, ways_out: str = WAYS_OUT) -> None:
     """Raise IncompatibleRun with all incompatible fields and the ways out, if there are any."""
     fatal = [change for change in found if change.verdict is Verdict.INCOMPATIBLE]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unbroken import logs
-from unbroken.compatibility import changes, require_compatible
+from unbroken.compatibility import effective_changes, require_compatible
 from unbroken.config import RunConfig, build_config, merged
 from unbroken.errors import NotFound, UsageError
 from unbroken.folder import RunFolder
@@ -57,7 +57,7 @@ def prepare_fork(request: TrainRequest) -> tuple[TrainRequest, RunFolder]:
     folder = RunFolder(request.runs_dir, name)
     parent = {"run": manifest["run"], "step": manifest["step"], "file": str(place.file)}
     config = build_config(merged(manifest["config"], request.values))
-    require_compatible(changes(manifest["config"], config.plain()), str(manifest["run"]), _WAYS_OUT)
+    require_compatible(effective_changes(manifest["config"], config.plain()), str(manifest["run"]), _WAYS_OUT)
     _make(folder, place, manifest, parent, config)
     return replace(request, checkpoint=None, run=name), folder
 

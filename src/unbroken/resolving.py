@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unbroken import logs
-from unbroken.compatibility import Verdict, changes, require_compatible
+from unbroken.compatibility import Verdict, effective_changes, require_compatible
 from unbroken.config import DEFAULT_TARGET, RunConfig, build_config, merged
 from unbroken.errors import DamagedFile, NotFound, UsageError
 from unbroken.fingerprint import source_digest
@@ -209,12 +209,7 @@ def _judge(folder: RunFolder, before: dict[str, Any], config: RunConfig, step: i
 
     So does the sequence of targets, on which schedules depend; it alone does not make a lineage mixed.
     """
-    found = changes(before, config.plain())
-    if any(change.field.startswith("hyperparameters.") for change in found):
-        # torch and SB3 take seconds to import: only now does what a constructor does by itself matter
-        from unbroken.learners.building import constructor_defaults
-
-        found = changes(before, config.plain(), constructor_defaults(config.algo))
+    found = effective_changes(before, config.plain())
     require_compatible(found, folder.name)
     mixed = []
     for change in found:

@@ -55,7 +55,8 @@ def carry(request: TrainRequest, *, hard_exit: bool) -> Outcome:
     request, folder = named_run(request)
     check_target(begun_with(request, folder)["target"])
     folder.prepare()
-    with ExclusiveLock(folder.lock_path, folder.name), logs.logging_to(folder.log_path):
+    lock = ExclusiveLock(folder.lock_path, folder.name)
+    with lock, logs.logging_to(folder.log_path), logs.recording_tracebacks(folder.log_path):
         resolved = resolve(request, folder)
         if resolved.record is not None and resolved.step >= resolved.config.total_timesteps:
             resolved.remember()

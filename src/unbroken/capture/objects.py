@@ -303,7 +303,10 @@ class Describer:
             # the libraries' own closures hold what they were made with and never change it
             own = not (value.__module__ or "").startswith(_LIBRARIES)
             return own and any(self._hides(content, seen) for content in _cells(value))
-        inert = isinstance(value, _CODE + _INERT_TYPES) or type(value).__module__.startswith(_INERT_MODULES)
+        # an array in a closure is nearly always a constant; one that changes fails the self-test
+        inert = isinstance(value, (*_CODE, *_INERT_TYPES, np.ndarray)) or type(value).__module__.startswith(
+            _INERT_MODULES
+        )
         return not inert
 
     def _give_up(self, value: Any, path: str) -> Description:

@@ -47,7 +47,7 @@ from unbroken.learners.sb3 import KeeperCallback, LeaveTraining, Stored, read_st
 from unbroken.metadata import leg_entry, metadata_content
 from unbroken.restoring import find_newest, repeated_steps, say_resumed
 from unbroken.retention.policy import KeepNewest
-from unbroken.stopping import EXIT_STOPPED, StopNow, StopRequest
+from unbroken.stopping import EXIT_STOPPED, StopNow, StopRequest, stopped_code
 from unbroken.store.checkpoint_file import CheckpointFile
 from unbroken.store.durable import LocalBackend, write_json_durably
 from unbroken.store.lock import ExclusiveLock
@@ -228,7 +228,7 @@ def resume_or_create(
     and IncompatibleRun when checkpoint and arguments do not fit.
     """
     with _held(checkpoints), _logging(checkpoints):
-        record = find_newest(checkpoints.repository)
+        record = find_newest(checkpoints.repository, f"put a good copy back, or {_WAYS_OUT}")
         model = algorithm(policy, env, **arguments)
         if not isinstance(model, OnPolicyAlgorithm | OffPolicyAlgorithm):
             raise UsageError(f"{algorithm.__name__} has a training loop of its own that offers no place to save at")
@@ -349,7 +349,8 @@ def _flattened(callback: BaseCallback) -> Iterator[BaseCallback]:
 def _session(checkpoints: RotatingCheckpointCallback, learn: Callable[[], Any]) -> Any:
     """Run one `learn()` under lock, log and signal handlers; a stop at a cut becomes exit code 75."""
     checkpoints.hold()
-    with _logging(checkpoints), checkpoints.stop.listening():
+    log = checkpoints.save_path / f"{checkpoints.name_prefix}.log"
+    with _logging(checkpoints), logs.recording_tracebacks(log), checkpoints.stop.listening():
         checkpoints._training = True
         try:
             return learn()
@@ -358,13 +359,9 @@ def _session(checkpoints: RotatingCheckpointCallback, learn: Callable[[], Any]) 
             sys.exit(EXIT_STOPPED)
         except StopNow as error:
             checkpoints.keeper.close()
-            saved = (
-                checkpoints.keeper.last_record.step
-                if checkpoints.keeper.last_record
-                else int(checkpoints._origin.get("step", 0))
-            )
+            saved = checkpoints.keeper.newest_step
             logs.checkpoint(repeated_steps(checkpoints.model.num_timesteps, saved, str(error)))
-            sys.exit(EXIT_STOPPED)
+            sys.exit(stopped_code(has_checkpoint=saved is not None))
         finally:
             checkpoints.keeper.close()
             checkpoints._training = False
