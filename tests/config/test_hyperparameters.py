@@ -91,3 +91,14 @@ def test_what_cannot_be_imported(place):
     with pytest.raises(ConfigurationError, match="cannot be imported"):
         imported(place)
     assert imported("math:pi.real") > 3
+
+
+def test_normalising_below_a_frame_stack_is_refused_where_a_replay_buffer_would_break():
+    """A13: SB3 keeps unstacked observations beside stacked ones; the message says so before anything trains."""
+    from unbroken.config import build_config
+    from unbroken.learners.building import build_environment
+
+    both = {"target": "CartPole-v1", "environment": {"normalize": {}, "frame_stack": 2}}
+    with pytest.raises(ConfigurationError, match="cannot have both"):
+        build_environment(build_config({**both, "algo": "dqn"}))
+    build_environment(build_config({**both, "algo": "ppo"})).close()

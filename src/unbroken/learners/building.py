@@ -15,6 +15,7 @@ from typing import Any
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecFrameStack, VecNormalize
@@ -83,6 +84,11 @@ def build_environment(config: RunConfig, strategy: Strategy = "auto", *, evaluat
         wrapper_class=CaptureWrapper,
         wrapper_kwargs={"strategy": strategy, "replay_limit": section.replay_limit},
     )
+    if section.normalize is not None and section.frame_stack is not None and not _is_on_policy(config.algo):
+        # SB3 stores the observations from before normalisation, and those are not stacked
+        raise ConfigurationError(
+            f"{config.algo} keeps a replay buffer, which cannot have both environment.normalize and environment.frame_stack"
+        )
     if section.normalize is not None:
         try:
             venv = VecNormalize(venv, **section.normalize)
@@ -93,6 +99,10 @@ def build_environment(config: RunConfig, strategy: Strategy = "auto", *, evaluat
     if section.frame_stack is not None:
         venv = VecFrameStack(venv, n_stack=section.frame_stack)
     return venv
+
+
+def _is_on_policy(algo: str) -> bool:
+    return issubclass(algorithm_class(algo), OnPolicyAlgorithm)
 
 
 def build_model(config: RunConfig, venv: VecEnv) -> BaseAlgorithm:
