@@ -16,6 +16,7 @@ from unbroken.errors import DamagedFile, NotFound
 from unbroken.request import TrainRequest, TrainWords, make_request
 from unbroken.resolving import Resolved, begun_with, named_run, resolve
 from unbroken.restoring import repeated_steps
+from unbroken.startup import paused_collection
 from unbroken.stopping import BY_CALLBACK, EXIT_BY_CALLBACK, StopNow, StopRequest, leave_process, stopped_code
 from unbroken.store.checkpoint_file import CheckpointFile, CheckpointWriter, read_manifest, write_checkpoint
 from unbroken.store.lock import ExclusiveLock
@@ -121,11 +122,13 @@ def _carry_until(resolved: Resolved, stop: StopRequest, legs: list[Leg]) -> str:
     """Build a leg, put it into `legs`, and drive it; returns why it ended."""
     test = _begin_self_test(resolved)
     try:
-        # torch and SB3 take seconds to import: the self-test runs meanwhile
-        from unbroken.leg import Leg
+        with paused_collection():
+            # torch and SB3 take seconds to import: the self-test runs meanwhile
+            from unbroken.leg import Leg
 
-        legs.append(Leg(resolved, stop))
-        return _drive(legs[0], resolved, test)
+            legs.append(Leg(resolved, stop))
+            _build(legs[0], resolved, test)
+        return legs[0].drive()
     except StopNow as error:
         if resolved.record is None:
             logs.checkpoint(repeated_steps(0, None, str(error)))
@@ -148,7 +151,7 @@ def _give_up(resolved: Resolved, legs: list[Leg]) -> None:
     )
 
 
-def _drive(leg: Leg, resolved: Resolved, test: SelfTest | Verdict) -> str:
+def _build(leg: Leg, resolved: Resolved, test: SelfTest | Verdict) -> None:
     started = time.perf_counter()
     verdict = test if isinstance(test, Verdict) else test.result()
     waited = time.perf_counter() - started
@@ -157,7 +160,6 @@ def _drive(leg: Leg, resolved: Resolved, test: SelfTest | Verdict) -> str:
         _say_verdict(verdict, waited, resolved.config.environment.replay_limit)
     # only now: a configuration that cannot even be built must not become what the run continues with
     resolved.remember()
-    return leg.drive()
 
 
 def _begin_self_test(resolved: Resolved) -> SelfTest | Verdict:
