@@ -72,6 +72,9 @@ class Thing:
     def __init__(self, **fields):
         vars(self).update(fields)
 
+    def method(self):
+        return vars(self)
+
 
 atoms = st.one_of(
     st.none(),
@@ -492,21 +495,30 @@ def counting(start, shared=None):
 @pytest.mark.parametrize(
     ("make", "hidden"),
     [
-        (lambda: counting(0), True),
-        (lambda: functools.partial(int, base=2), False),
-        (lambda: (lambda n: lambda: n)(5), False),
-        (lambda: (lambda n: lambda: n)((1, "a", len, None)), False),
-        (lambda: (lambda n: lambda: n)((1, [2])), True),
-        (lambda: (lambda inner: lambda: inner())(counting(0)), True),
-        (lambda: (lambda rng: rng.random)(np.random.default_rng()), False),
-        (lambda: (lambda rng: lambda: rng.random())(np.random.default_rng()), True),
+        (lambda: counting(0), "closure"),
+        (lambda: functools.partial(int, base=2), None),
+        (lambda: functools.partial(counting(0)), "partial"),
+        (lambda: functools.partial(len, [1]), "partial"),
+        (lambda: (lambda n: lambda: n)(5), None),
+        (lambda: (lambda n: lambda: n)((1, "a", len, None)), None),
+        (lambda: (lambda n: lambda: n)((1, [2])), "closure"),
+        (lambda: (lambda inner: lambda: inner())(counting(0)), "closure"),
+        (lambda: (lambda rng: lambda: rng.random())(np.random.default_rng()), "closure"),
+        (lambda: np.random.default_rng().random, "method of an object"),
+        (lambda: random.Random(1).random, "method of an object"),
+        (lambda: Thing().method, "method of an object"),
+        (lambda: random.random, None),
+        (lambda: np.random.normal, None),
+        (lambda: len, None),
+        (lambda: Thing.method, None),
+        (lambda: "text".upper, None),
     ],
 )
-def test_state_in_a_closure_is_named(make, hidden):
-    """Promise 3: code goes back with the program, what its closure counts does not."""
+def test_state_in_a_callable_is_named(make, hidden):
+    """Promise 3: code goes back with the program, what its closure counts or its object holds does not."""
     describer = Describer()
     describer.describe(Thing(part=make()), "thing")
-    assert describer.opaque == (["thing.part: closure with state"] if hidden else [])
+    assert describer.opaque == ([f"thing.part: {hidden} with state"] if hidden else [])
 
 
 def test_a_closure_over_what_is_captured_anyway_is_no_gap():
@@ -515,6 +527,9 @@ def test_a_closure_over_what_is_captured_anyway_is_no_gap():
     thing = Thing()
     thing.first = lambda: generator.random()
     thing.me = lambda: thing.generator
+    thing.bound = thing.method
+    thing.draw = generator.random
+    thing.bound_to = functools.partial(generator.normal, 1.0)
     thing.generator = generator
     describer = Describer()
     describer.describe(thing, "thing")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +10,10 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
+from unbroken.capture.callables import assigned_globals
 from unbroken.capture.configured import configured_names
 from unbroken.capture.filling import Filler
-from unbroken.capture.objects import Describer, class_name
+from unbroken.capture.objects import LIBRARIES, Describer, class_name
 from unbroken.capture.vector_environments import capture_vector_environment, restore_vector_environment
 
 _CALLBACK_SKIP = frozenset({"locals", "globals", "model", "parent", "logger"})
@@ -48,6 +50,9 @@ def capture_callbacks(model: BaseAlgorithm, callbacks: Callbacks, missing: list[
             missing.extend(f"evaluation environment: {gap}" for gap in gaps)
             return {"environment": described}
         if isinstance(value, BaseCallback):
+            missing.extend(
+                f"callback {type(value).__name__}: assigns the global {name}" for name in _globals_of(type(value))
+            )
             skip = _CALLBACK_SKIP | _configuration_of(value)
             return {"callback": describer.attributes(value, type(value).__name__, skip), "class": class_name(value)}
         return None
@@ -83,6 +88,14 @@ def restore_callbacks(model: BaseAlgorithm, callbacks: Callbacks, described: Any
     filler = Filler(known=_callback_tools(model, callbacks), special=special)
     filler.build(described, callbacks.root, "callbacks")
     return problems + filler.problems
+
+
+@functools.cache
+def _globals_of(cls: type[BaseCallback]) -> tuple[str, ...]:
+    """Module globals that methods of a user's callback assign: state in a place where nothing captures it."""
+    own = [base for base in cls.__mro__ if not base.__module__.startswith((*LIBRARIES, "builtins", "abc"))]
+    codes = [getattr(value, "__code__", None) for base in own for value in vars(base).values()]
+    return tuple(sorted(frozenset().union(*(assigned_globals(code) for code in codes if code is not None))))
 
 
 def _configuration_of(callback: BaseCallback) -> frozenset[str]:

@@ -7,6 +7,7 @@ Reading builds numbers, strings, lists, dicts and arrays and nothing else: no co
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -35,6 +36,15 @@ class Encoded:
         for array in self.arrays:
             yield array.reshape(-1).view(np.uint8).data if array.size else b""
             yield bytes(_padding(array.nbytes))
+
+
+def digest(description: Any) -> str:
+    """Hash of a description: the same for the same values, bit for bit."""
+    encoded = encode(description)
+    found = hashlib.blake2b(encoded.document, digest_size=16)
+    for piece in encoded.block():
+        found.update(piece)
+    return found.hexdigest()
 
 
 def encode(description: Any) -> Encoded:

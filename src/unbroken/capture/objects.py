@@ -43,10 +43,13 @@ _CODE = (
     np.dtype,
     functools.partial,
 )
+_CARRYING = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial)
 _INERT_MODULES = ("pygame", "torch.utils.tensorboard", "tqdm", "rich", "matplotlib")
 _INERT_TYPES = (logging.Logger, type(threading.Lock()), type(threading.RLock()), threading.Event, re.Pattern)
 _PLAIN = (type(None), int, float, complex, str, bytes, enum.Enum, np.generic, pathlib.PurePath, range, slice)
-_LIBRARIES = ("gymnasium.", "stable_baselines3.", "sb3_contrib.", "torch.", "numpy.", "unbroken.")
+# their own closures and methods hold what they were made with and never change it; numpy's generators do
+_UNCHANGING = ("gymnasium.", "stable_baselines3.", "sb3_contrib.", "torch.", "unbroken.")
+LIBRARIES = (*_UNCHANGING, "numpy.")
 # what the codec can write, and object arrays, which are described item by item
 _ARRAY_KINDS = frozenset("biufcSUmMO")
 # Python refuses to read longer decimals from text
@@ -106,12 +109,25 @@ def _place(path: str) -> str:
     return path.lstrip(".") or "(itself)"
 
 
-def _cells(function: types.FunctionType) -> list[Any]:
+def _inside(code: Any) -> list[Any]:
+    """What a function, a bound method or a partial carries besides its code."""
+    if isinstance(code, functools.partial):
+        return [code.func, *code.args, *code.keywords.values()]
+    if not isinstance(code, types.FunctionType):
+        owner = getattr(code, "__self__", None)
+        # the methods of random and numpy.random that are called like functions belong to generators captured elsewhere
+        return [] if owner in (random.seed.__self__, np.random.mtrand._rand) else [owner]  # type: ignore[attr-defined]
     found = []
-    for cell in function.__closure__ or ():
+    for cell in code.__closure__ or ():
         with contextlib.suppress(ValueError):  # a cell may be empty
             found.append(cell.cell_contents)
     return found
+
+
+def _kind(code: Any) -> str:
+    if isinstance(code, types.FunctionType):
+        return "closure"
+    return "partial" if isinstance(code, functools.partial) else "method of an object"
 
 
 class Describer:
@@ -122,7 +138,7 @@ class Describer:
 
     def __init__(self, known: Mapping[str, Any] | None = None, special: Special | None = None) -> None:
         self._opaque: list[str] = []
-        self._closures: list[tuple[str, types.FunctionType]] = []
+        self._carrying: list[tuple[str, Any]] = []
         # instances inside containers: nothing that a fresh object holds can be counted on to take their state
         self.unfillable: list[str] = []
         self._known = {id(value): name for name, value in (known or {}).items()}
@@ -133,10 +149,10 @@ class Describer:
     @property
     def opaque(self) -> list[str]:
         """What could not be described: its path and class. Functions are judged when all that they share is known."""
-        closures = [
-            f"{_place(path)}: closure with state" for path, value in self._closures if self._hides(value, set())
+        hiding = [
+            f"{_place(path)}: {_kind(value)} with state" for path, value in self._carrying if self._hides(value, set())
         ]
-        return self._opaque + closures
+        return self._opaque + hiding
 
     def describe(self, value: Any, path: str = "") -> Description:
         """The description of a value; what cannot be described is listed in `opaque` under its path."""
@@ -176,8 +192,8 @@ class Describer:
         if isinstance(value, np.generic):
             plain = value.dtype.kind in _ARRAY_KINDS
             return {"t": "scalar", "v": np.asarray(value)} if plain else self._give_up(value, path)
-        if isinstance(value, types.FunctionType) and value.__closure__:
-            self._closures.append((path, value))
+        if isinstance(value, _CARRYING):
+            self._carrying.append((path, value))
         simple = self._describe_simple(value)
         if simple is not None:
             return simple
@@ -293,16 +309,15 @@ class Describer:
         return {"t": "object", "i": number, "c": class_name(value), "v": fields}
 
     def _hides(self, value: Any, seen: set[int]) -> bool:
-        """Whether a function's closure, or what is in one, holds state that is captured nowhere else."""
+        """Whether a function's closure, a method's object or a partial's arguments hold state that is captured nowhere else."""
         if id(value) in self._known or id(value) in self._memo or id(value) in seen or isinstance(value, _PLAIN):
             return False
         seen.add(id(value))
         if isinstance(value, tuple | frozenset):
             return any(self._hides(item, seen) for item in value)
-        if isinstance(value, types.FunctionType):
-            # the libraries' own closures hold what they were made with and never change it
-            own = not (value.__module__ or "").startswith(_LIBRARIES)
-            return own and any(self._hides(content, seen) for content in _cells(value))
+        if isinstance(value, _CARRYING):
+            fixed = not isinstance(value, functools.partial) and (value.__module__ or "").startswith(_UNCHANGING)
+            return not fixed and any(self._hides(content, seen) for content in _inside(value))
         # an array in a closure is nearly always a constant; one that changes fails the self-test
         inert = isinstance(value, (*_CODE, *_INERT_TYPES, np.ndarray)) or type(value).__module__.startswith(
             _INERT_MODULES

@@ -22,6 +22,7 @@ from stable_baselines3.common.save_util import data_to_json, recursive_getattr
 from stable_baselines3.common.utils import get_system_info
 from stable_baselines3.common.vec_env import VecEnv
 
+from unbroken.capture.callables import capture_callables, restore_callables
 from unbroken.capture.callbacks import Callbacks, capture_callbacks, restore_callbacks
 from unbroken.capture.configured import configured_names
 from unbroken.capture.filling import Filler
@@ -94,6 +95,7 @@ def capture_model(model: BaseAlgorithm, cut: Cut, callbacks: Callbacks, iteratio
         "iteration": iteration,
         "model": _capture_attributes(model, missing),
         "changed": _changed_since_construction(model),
+        "callables": _capture_callables(model, missing),
         "modules": _capture_modules(model),
         "exploration": _capture_exploration(model),
         "replay_buffer": capture_replay_buffer(model, missing),
@@ -138,6 +140,7 @@ def restore_model(
     problems += filler.problems
     for name, value in state["changed"].items():
         setattr(model, name, value)
+    problems += restore_callables(model, state.get("callables") or {})
     problems += _restore_modules(model, state["modules"])
     _restore_exploration(model, state["exploration"])
     restore_replay_buffer(model, state["replay_buffer"], problems)
@@ -255,6 +258,11 @@ def _changed_since_construction(model: BaseAlgorithm) -> dict[str, Any]:
     constructed = {} if continuation is None else continuation.constructed
     now = plain_configuration(model)
     return {name: now[name] for name, value in constructed.items() if name in now and now[name] != value}
+
+
+def _capture_callables(model: BaseAlgorithm, missing: list[str]) -> dict[str, Any]:
+    continuation = getattr(model, "_unbroken", None)
+    return capture_callables(model, None if continuation is None else continuation.callables, missing)
 
 
 def _capture_exploration(model: BaseAlgorithm) -> dict[str, Any]:

@@ -213,15 +213,9 @@ def _legal_action(env: CaptureWrapper) -> Any:
 
 
 def _digest(value: Any) -> str:
-    import hashlib
+    from unbroken.capture.codec import digest
 
-    from unbroken.capture.codec import encode
-
-    encoded = encode(_described(value))
-    digest = hashlib.blake2b(encoded.document, digest_size=16)
-    for piece in encoded.block():
-        digest.update(piece)
-    return digest.hexdigest()
+    return digest(_described(value))
 
 
 def _described(value: Any) -> Any:

@@ -15,6 +15,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from unbroken import logs
+from unbroken.capture.callables import fingerprints
 from unbroken.capture.sb3 import plain_configuration
 
 
@@ -44,6 +45,7 @@ class Continuation:
     around: Callable[[Callable[[], Any]], Any] = lambda learn: learn()
     carried: bool = False
     constructed: dict[str, Any] = field(default_factory=dict)
+    callables: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def carry_on(self, iteration: int, *, mid_call: bool) -> None:
         """The next new `learn()` call continues one of an earlier leg, `iteration` iterations into it."""
@@ -54,13 +56,9 @@ class Continuation:
         return [asdict(call) for call in self.calls] if self.records_calls else []
 
 
-def make_continuing(
-    model: BaseAlgorithm, calls: list[dict[str, Any]] | None = None, iteration: int = 0
-) -> Continuation:
-    """Give the model a `learn()` that continues; `calls` and `iteration` come from the checkpoint."""
-    continuation = Continuation(
-        [LearnCall(**call) for call in calls or []], iteration=iteration, constructed=plain_configuration(model)
-    )
+def make_continuing(model: BaseAlgorithm) -> Continuation:
+    """Give a model that has just been constructed a `learn()` that continues."""
+    continuation = Continuation(constructed=plain_configuration(model), callables=fingerprints(model))
     model.__class__ = _continuing_class(type(model))
     model._unbroken = continuation  # type: ignore[attr-defined]
     return continuation

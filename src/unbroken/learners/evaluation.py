@@ -6,6 +6,7 @@ training's logger, which moves the step under which training values appear.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +24,10 @@ class Score:
     step: int
 
     def beats(self, other: Score | None) -> bool:
-        """Whether this score is strictly better."""
-        return other is None or self.value > other.value
+        """Whether this score is strictly better. A score that is not a number beats nothing and is beaten by every number."""
+        if math.isnan(self.value):
+            return False
+        return other is None or math.isnan(other.value) or self.value > other.value
 
 
 class Evaluation(BaseCallback):
