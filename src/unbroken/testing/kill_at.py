@@ -65,7 +65,9 @@ PLACES: dict[str, str] = {
         for step in steps
     },
 }
-"""Every place by name, with what is under way there."""
+"""Every place that an ordinary training comes by, with what is under way there."""
+FRESH_PLACES = {"fresh.move": "with --fresh, after a part of the old training has been moved to archive/"}
+"""Places that only `--fresh` comes by."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,9 @@ class Spot:
     nth: int = 1
 
     def __post_init__(self) -> None:
-        if self.place not in PLACES or self.nth < 1:
-            raise UsageError(f"no place {self.place}:{self.nth} to be killed at; there are {', '.join(PLACES)}")
+        known = {**PLACES, **FRESH_PLACES}
+        if self.place not in known or self.nth < 1:
+            raise UsageError(f"no place {self.place}:{self.nth} to be killed at; there are {', '.join(known)}")
 
     @classmethod
     def read(cls, text: str) -> Spot:
@@ -95,7 +98,7 @@ class Killer:
     """Counts how often each place is passed, over all threads, and kills this process at the first spot that is met."""
 
     def __init__(self, spots: list[Spot]) -> None:
-        self._spots = frozenset(spots)
+        self._spots = frozenset((spot.place, spot.nth) for spot in spots)
         self._passed: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -103,7 +106,7 @@ class Killer:
         """Note that `place` is passed; at a chosen spot do `last`, say so, and die."""
         with self._lock:
             self._passed[place] += 1
-            chosen = Spot(place, self._passed[place]) in self._spots if place in PLACES else False
+            chosen = (place, self._passed[place]) in self._spots
         if chosen:
             last()
             os.write(2, f"\nkilled at {place}\n".encode())
@@ -194,9 +197,12 @@ def _around(killer: Killer, place: str, function: Callable[..., Any]) -> Callabl
 
 def install_light(killer: Killer) -> None:
     """Replace what can be replaced without importing torch: backend, log files, the cut of logs, the first touch."""
+    from unbroken import folder as run_folder
     from unbroken.store import append
 
-    patched: Any = RunFolder
+    patched: Any = run_folder
+    patched.move_aside = _after(killer, "fresh.move", patched.move_aside)
+    patched = RunFolder
     patched.backend = property(lambda folder: PlacedBackend(LocalBackend(folder.path), killer))
     prepare = RunFolder.prepare
 
