@@ -18,7 +18,7 @@ import numpy as np
 
 from unbroken.capture.filling import Filler
 from unbroken.capture.objects import Describer, class_name
-from unbroken.capture.rng import capture_generators, restore_generators
+from unbroken.capture.rng import capture_generators, restore_generators, seed_generators
 from unbroken.errors import CaptureError
 
 Strategy = Literal["auto", "protocol", "attributes", "replay"]
@@ -185,6 +185,11 @@ class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
             return {"problems": self.restore_state(state)}
         except Exception as error:  # noqa: BLE001 - whatever the user's set_state raises; the caller reports it
             return {"error": _reason(error)}
+
+    def seed_process(self, seed: int) -> None:
+        """Seed the global generators of a worker process, which begins with random ones; nothing in the training process."""
+        if multiprocessing.parent_process() is not None:
+            seed_generators(seed)
 
     def coverage(self) -> dict[str, Any]:
         """How this environment is captured: {"strategy": …, "not_captured": [...]}."""

@@ -39,3 +39,12 @@ def restore_generators(state: dict[str, Any]) -> None:
         torch.set_rng_state(torch.from_numpy(np.array(state["torch"])))
         if "cuda" in state and torch.cuda.is_available():
             torch.cuda.set_rng_state_all([torch.from_numpy(np.array(device)) for device in state["cuda"]])
+
+
+def seed_generators(seed: int) -> None:
+    """Seed the global generators of this process."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(seed)

@@ -76,14 +76,19 @@ def build_environment(config: RunConfig, strategy: Strategy = "auto", *, evaluat
     """Vector environment of a configuration; for evaluation one in-process copy that does not adapt its normalisation."""
     section = config.environment
     subproc = section.vec_env == "subproc" and not evaluation
+    seed = (config.seed + (_EVALUATION_SEED_OFFSET if evaluation else 0)) % 2**32
     venv: VecEnv = make_vec_env(
         EnvironmentFactory(config.target, section.kwargs),
         n_envs=1 if evaluation else section.n_envs,
-        seed=(config.seed + (_EVALUATION_SEED_OFFSET if evaluation else 0)) % 2**32,
+        seed=seed,
         vec_env_cls=SubprocVecEnv if subproc else DummyVecEnv,
         wrapper_class=CaptureWrapper,
         wrapper_kwargs={"strategy": strategy, "replay_limit": section.replay_limit},
     )
+    if subproc:
+        # SB3 leaves them as they come: an environment that uses them would train differently in every run of one seed
+        for k in range(venv.num_envs):
+            venv.env_method("seed_process", (seed + k) % 2**32, indices=k)
     if section.normalize is not None and section.frame_stack is not None and not _is_on_policy(config.algo):
         # SB3 stores the observations from before normalisation, and those are not stacked
         raise ConfigurationError(

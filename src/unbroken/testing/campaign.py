@@ -10,6 +10,7 @@ TensorBoard (A5, A6, A7). Whatever breaks a promise is a violation, and the comm
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -45,16 +46,19 @@ _KILLS_PER_RUN = 20
 _LEG_SECONDS = 240.0
 _ATTEMPTS_PER_PLACE = 16
 _SETTINGS: dict[str, list[str]] = {
-    "ppo": ["--steps", "2000", "--set", "hyperparameters.n_steps=64"],
+    "ppo": ["--algo", "ppo", "--steps", "2000", "--set", "hyperparameters.n_steps=64"],
     "dqn": [
-        "--steps",
-        "1200",
-        "--set",
-        "hyperparameters.learning_starts=100",
-        "--set",
-        "hyperparameters.buffer_size=5000",
+        "--algo", "dqn", "--steps", "1200", "--set", "hyperparameters.learning_starts=100",
+        "--set", "hyperparameters.buffer_size=5000",
     ],
-}
+    "ppo in workers": [
+        "--algo", "ppo", "--steps", "2000", "--set", "hyperparameters.n_steps=32", "--n-envs", "2",
+        "--set", "environment.vec_env=subproc", "--set", "environment.normalize={}",
+    ],
+}  # fmt: skip
+KINDS = tuple(_SETTINGS)
+"""The trainings that are killed: two learners in one process, and normalised environments in worker processes."""
+
 # times that a place is passed before the kill, at most; where there is no entry, the first time kills
 _REPEATS = {
     "env-step": 150, "optimise": 25, "evaluation": 9, "capture": 2, "encode": 4, "restore": 4, "checkpoint.write": 4,
@@ -112,7 +116,7 @@ def run_campaign(
     kills: int,
     folder: Path,
     seed: int = 0,
-    algos: Sequence[str] = ("ppo", "dqn"),
+    kinds: Sequence[str] = KINDS,
     minimum_per_place: int = 1,
     *,
     places: Iterable[str] = tuple(PLACES),
@@ -126,7 +130,7 @@ def run_campaign(
     """
     started = time.monotonic()
     places = tuple(places)
-    campaign = _Campaign(kills, Path(folder), seed, tuple(algos), minimum_per_place, places, say)
+    campaign = _Campaign(kills, Path(folder), seed, tuple(kinds), minimum_per_place, places, say)
     with ThreadPoolExecutor(jobs) as pool:
         try:
             for worker in [pool.submit(campaign.work) for _ in range(jobs)]:
@@ -148,7 +152,7 @@ class _Campaign:
         kills: int,
         folder: Path,
         seed: int,
-        algos: tuple[str, ...],
+        kinds: tuple[str, ...],
         minimum: int,
         places: tuple[str, ...],
         say: Callable[[str], None],
@@ -156,7 +160,7 @@ class _Campaign:
         self.report = Report()
         self.folder = folder
         self.say = say
-        self._algos = algos
+        self._kinds = kinds
         self._chance = random.Random(seed)
         self._seed = seed
         self._lock = threading.Lock()
@@ -187,8 +191,8 @@ class _Campaign:
             number, self._runs = self._runs, self._runs + 1
             return _Run(
                 self.folder / f"run-{number}",
-                self._algos[number % len(self._algos)],
-                self._seed + number // len(self._algos),
+                self._kinds[number % len(self._kinds)],
+                self._seed + number // len(self._kinds),
                 _in_order(chosen),
                 random.Random(self._chance.random()),
                 self,
@@ -220,17 +224,17 @@ class _Run:
     """One run under `folder`: killed at `places` one after another, then completed and compared with its twin."""
 
     def __init__(
-        self, folder: Path, algo: str, seed: int, places: list[str], chance: random.Random, campaign: _Campaign
+        self, folder: Path, kind: str, seed: int, places: list[str], chance: random.Random, campaign: _Campaign
     ) -> None:
         self.places = places
         self.unmet: list[str] = []
         self._folder = folder
         self._chance = chance
         self._campaign = campaign
-        self._label = f"{folder.name} ({algo}, seed {seed})"
+        self._label = f"{folder.name} ({kind}, seed {seed})"
         self._words = [
-            "train", _SCENARIO, "--algo", algo, "--seed", str(seed), "--run", "run", "--device", "cpu", "--save-every", "100",
-            "--eval-every", "200", "--eval-episodes", "1", *_SETTINGS[algo],
+            "train", _SCENARIO, "--seed", str(seed), "--run", "run", "--device", "cpu", "--save-every", "100",
+            "--eval-every", "200", "--eval-episodes", "1", *_SETTINGS[kind],
         ]  # fmt: skip
         self._watch = _Watch(RunFolder(folder / "killed", "run"))
         self._missed = False
@@ -313,6 +317,11 @@ class _Run:
         ]
 
 
+def _is_traceback(previous: str, line: str) -> bool:
+    """Not that of a worker process, which finds the training process gone."""
+    return line.startswith("Traceback") and not previous.startswith("Process ")
+
+
 def _killed_at(leg: TrainingProcess, place: str | None) -> str | None:
     said = [line.removeprefix("killed at ") for line in leg.lines if line.startswith("killed at ")]
     return said[-1] if said else (TIMER if place == TIMER else None)
@@ -330,8 +339,8 @@ class _Watch:
         """What is wrong on disk after `leg`, which began when the newest valid checkpoint was of step `before`."""
         found = [
             f"the log says: {line}"
-            for line in leg.lines
-            if "WARNING" in line or "not guaranteed" in line or line.startswith("Traceback")
+            for previous, line in itertools.pairwise(["", *leg.lines])
+            if "WARNING" in line or "not guaranteed" in line or _is_traceback(previous, line)
         ]
         if leg.resumed_at is not None and leg.resumed_at != before:
             found.append(f"a leg resumed at step {leg.resumed_at}, the newest checkpoint was of step {before}")

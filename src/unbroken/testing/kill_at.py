@@ -4,7 +4,8 @@
 
 Each `place:n` names the n-th time (default: the first) that the training comes by a place of `PLACES`; whichever of
 several is met first kills. The last line on standard error then reads `killed at PLACE`. Production code has no hook: the
-functions and the backend are replaced from here, in this process only. Environments in worker processes are not reached.
+functions and the backend are replaced from here, in this process only; environments in worker processes count when their
+answers have come.
 """
 
 from __future__ import annotations
@@ -276,6 +277,8 @@ def install_training(killer: Killer) -> None:
 
 
 def _install_stepping(killer: Killer, wrapper: Any, judge: Any) -> None:
+    from stable_baselines3.common.vec_env import SubprocVecEnv
+
     evaluating = threading.local()
     step, evaluate = getattr(wrapper, "step"), judge.evaluate  # noqa: B009 - typed as Any on purpose
 
@@ -296,7 +299,16 @@ def _install_stepping(killer: Killer, wrapper: Any, judge: Any) -> None:
         with marked():
             return evaluate(callback)
 
+    wait: Any = SubprocVecEnv.step_wait
+
+    def waiting(venv: Any) -> Any:
+        result = wait(venv)
+        killer.reach("evaluation" if getattr(evaluating, "now", False) else "env-step")
+        return result
+
     wrapper.step = stepping
+    patched: Any = SubprocVecEnv
+    patched.step_wait = waiting
     judge.evaluate = evaluated
 
 
