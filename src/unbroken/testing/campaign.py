@@ -10,7 +10,6 @@ TensorBoard (A5, A6, A7). Whatever breaks a promise is a violation, and the comm
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import platform
@@ -268,7 +267,7 @@ class _Run:
         if killed_at is not None:
             self._report.kills[killed_at] += 1
         self._missed = killed_at != place
-        self._note(self._watch.violations(leg, before))
+        self._note(self._watch.violations(leg, code, before))
         if code not in (0, -9) or (code < 0 and killed_at is None):
             self._note([f"a leg to be killed at {place} ended with exit code {code}: {leg.last_lines(4)}"])
         ending = f"killed at {killed_at}" if killed_at else f"ended with {code}"
@@ -317,11 +316,6 @@ class _Run:
         ]
 
 
-def _is_traceback(previous: str, line: str) -> bool:
-    """Not that of a worker process, which finds the training process gone."""
-    return line.startswith("Traceback") and not previous.startswith("Process ")
-
-
 def _killed_at(leg: TrainingProcess, place: str | None) -> str | None:
     said = [line.removeprefix("killed at ") for line in leg.lines if line.startswith("killed at ")]
     return said[-1] if said else (TIMER if place == TIMER else None)
@@ -335,12 +329,13 @@ class _Watch:
         self._folder = folder
         self._best: float | None = None
 
-    def violations(self, leg: TrainingProcess, before: int) -> list[str]:
-        """What is wrong on disk after `leg`, which began when the newest valid checkpoint was of step `before`."""
+    def violations(self, leg: TrainingProcess, code: int, before: int) -> list[str]:
+        """What is wrong on disk after `leg`, which ended with `code` and began when the newest valid checkpoint was of step `before`."""
         found = [
             f"the log says: {line}"
-            for previous, line in itertools.pairwise(["", *leg.lines])
-            if "WARNING" in line or "not guaranteed" in line or _is_traceback(previous, line)
+            for line in leg.lines
+            # worker processes that find a killed training process gone leave tracebacks
+            if "WARNING" in line or "not guaranteed" in line or (line.startswith("Traceback") and code >= 0)
         ]
         if leg.resumed_at is not None and leg.resumed_at != before:
             found.append(f"a leg resumed at step {leg.resumed_at}, the newest checkpoint was of step {before}")
