@@ -1,25 +1,26 @@
 """A checkpoint's manifest is data from anywhere: what it names as code counts only if the user says it too.
 
-Code is named by a target `module:Class`, by callbacks, and by hyper-parameters of the form `module:name`. Registered Gymnasium
-ids and plain values need nobody's word.
+What is named is judged by its place and not by its form: every callback, every hyper-parameter `…_class`, and every target or
+hyper-parameter with a colon names code. Registered Gymnasium ids and plain values need nobody's word.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from unbroken.errors import UsageError
 
-_CODE = re.compile(r"[\w.]+:[\w.\-]+")
-
 
 def code_named(config: Mapping[str, Any]) -> dict[str, str]:
     """Every value of a configuration that names code, by its dotted place."""
-    places = {"target": config.get("target"), "callbacks": config.get("callbacks")}
-    places["hyperparameters"] = config.get("hyperparameters")
-    return {place: text for key, value in places.items() for place, text in _texts(value, key) if _CODE.fullmatch(text)}
+    places = {key: config.get(key) for key in ("target", "callbacks", "policy", "hyperparameters")}
+    found = {place: text for key, value in places.items() for place, text in _texts(value, key)}
+    return {place: text for place, text in found.items() if _is_code(place, text)}
+
+
+def _is_code(place: str, text: str) -> bool:
+    return place.startswith("callbacks") or place.endswith("_class") or ":" in text
 
 
 def require_said(config: Mapping[str, Any], source: str, *said: Mapping[str, Any]) -> None:

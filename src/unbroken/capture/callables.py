@@ -52,11 +52,13 @@ def capture_callables(
         missing += [f"model.{name}: assigns the global {what}" for what in _globals_of(value)]
         now = _fingerprint(model, value)
         was = before.get(name, {}) if before is not None else now if now["code"].startswith(LIBRARIES) else {}
-        if was.get("code", now["code"]) != now["code"]:
-            missing.append(f"model.{name}: {now['code']} in the place of {was['code']}")
+        if before is not None and was.get("code") != now["code"]:
+            missing.append(f"model.{name}: {now['code']} in the place of {was.get('code', 'a plain value')}")
             continue
         changed = {part for part in now if part != "code" and now[part] != was.get(part)}
         describer = _describer(model)
+        if isinstance(value, functools.partial):
+            describer.describe(value, "partial")
         parts = {part: describer.describe(held, part) for part, held in _parts(value) if part in changed}
         missing += [f"model.{name}.{what}" for what in describer.opaque]
         if parts:

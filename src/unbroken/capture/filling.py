@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import collections
+import copy
+import dataclasses
 import enum
 import functools
 import operator
@@ -42,6 +44,20 @@ _CONTAINERS: dict[str, type] = {
 }
 
 
+# what a constant may be that an attribute refers to, and that can be made anew
+_MADE_ANEW = (np.ndarray, list, dict, set, collections.deque)
+_FACTORIES = {cls.__name__: cls for cls in (int, float, bool, str, list, dict, set, tuple)}
+
+
+def _constants_near(live: Any) -> frozenset[int]:
+    """Identities of the values that the classes of an object and their modules hold."""
+    found: set[int] = set()
+    for cls in type(live).__mro__[:-1]:
+        found.update(map(id, vars(cls).values()))
+        found.update(map(id, vars(sys.modules.get(cls.__module__, object)).values()))
+    return frozenset(found)
+
+
 class Filler:
     """Turns descriptions back into values, using the live value at the same place where that is possible.
 
@@ -63,8 +79,13 @@ class Filler:
     ) -> None:
         """Set each described attribute of `live`. With `drop`, attributes that are not described are deleted."""
         present = attributes_of(live)
+        constants = _constants_near(live)
         for name, description in fields.items():
-            value = self.build(description, present.get(name, _ABSENT), f"{path}.{name}")
+            held = present.get(name, _ABSENT)
+            if id(held) in constants and isinstance(held, _MADE_ANEW):
+                # `self.state = self.START`: filled in place, the constant would change for everybody
+                held = copy.copy(held)
+            value = self.build(description, held, f"{path}.{name}")
             if value is not _ABSENT and present.get(name, _ABSENT) is not value:
                 object.__setattr__(live, name, value)
         if drop:
@@ -181,11 +202,18 @@ class Filler:
     def _build_dict(self, description: Mapping[str, Any], live: Any, path: str) -> Any:
         cls = _CONTAINERS[description["c"]]
         before = dict(live) if isinstance(live, dict) else {}
-        target = self._claim(description, live, type(live) is cls, cls)
+        fits = type(live) is cls
+        if cls is collections.defaultdict and not fits and "factory" not in description:
+            return self._keep(live, path, "no defaultdict with its factory to fill")
+        target = self._claim(description, live, fits, functools.partial(_new_mapping, cls, description))
+        factory = getattr(target, "default_factory", None)
         pairs = []
         for key_description, value_description in description["v"]:
             key = self.build(key_description, _ABSENT, path)
-            pairs.append((key, self.build(value_description, before.get(key, _ABSENT), f"{path}[{key!r}]")))
+            held = before.get(key, _ABSENT)
+            if held is _ABSENT and factory is not None:
+                held = factory()
+            pairs.append((key, self.build(value_description, held, f"{path}[{key!r}]")))
         target.clear()
         for key, value in pairs:
             # not update(): a Counter counts the pairs
@@ -306,7 +334,14 @@ class Filler:
     def _build_object(self, description: Mapping[str, Any], live: Any, path: str) -> Any:
         if live is _ABSENT or class_name(live) != description["c"] or id(live) in self._claimed:
             return self._keep(live, path, f"no {description['c']} to fill")
+        if dataclasses.is_dataclass(live) and getattr(type(live), "__dataclass_params__").frozen:  # noqa: B009 - not in the stubs
+            # it promises not to change, and may be a constant elsewhere
+            live = copy.copy(live)
         self._memo[description["i"]] = live
         self._claimed.add(id(live))
         self.fill_attributes(live, description["v"], path, drop=True)
         return live
+
+
+def _new_mapping(cls: type, description: Mapping[str, Any]) -> Any:
+    return cls(_FACTORIES.get(description["factory"])) if cls is collections.defaultdict else cls()

@@ -52,6 +52,9 @@ _UNCHANGING = ("gymnasium.", "stable_baselines3.", "sb3_contrib.", "torch.", "un
 LIBRARIES = (*_UNCHANGING, "numpy.")
 # what the codec can write, and object arrays, which are described item by item
 _ARRAY_KINDS = frozenset("biufcSUmMO")
+# deeper nests than this would end in a RecursionError: the part is named and left out
+_DEEPEST = 100
+_PLAIN_FACTORIES = (int, float, bool, str, list, dict, set, tuple)
 # Python refuses to read longer decimals from text
 _MOST_BITS = 4096
 _BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
@@ -85,6 +88,14 @@ def attributes_of(value: Any) -> dict[str, Any]:
             if name not in ("__dict__", "__weakref__") and hasattr(value, name):
                 found[name] = getattr(value, name)
     return found
+
+
+def is_inert(value: Any) -> bool:
+    """Whether a value is a display, a lock or the like: without state that training could depend on."""
+    module = type(value).__module__
+    return isinstance(value, _INERT_TYPES) or any(
+        module == name or module.startswith(f"{name}.") for name in _INERT_MODULES
+    )
 
 
 def is_space(value: Any) -> bool:
@@ -141,10 +152,13 @@ class Describer:
         self._carrying: list[tuple[str, Any]] = []
         # instances inside containers: nothing that a fresh object holds can be counted on to take their state
         self.unfillable: list[str] = []
+        # by path, the class of what can only be filled into a like object: where there is none on resume, it is lost
+        self.needing: dict[str, str] = {}
         self._known = {id(value): name for name, value in (known or {}).items()}
         self._special = special
         self._memo: dict[int, int] = {}
         self._alive: list[Any] = []
+        self._depth = 0
 
     @property
     def opaque(self) -> list[str]:
@@ -169,7 +183,19 @@ class Describer:
             return {"t": "ref", "i": self._memo[id(value)]}
         if self._special is not None and (described := self._special(value)) is not None:
             return {"t": "special", "v": described}
-        return self._describe_compound(value, path)
+        return self._describe_guarded(value, path)
+
+    def _describe_guarded(self, value: Any, path: str) -> Description:
+        """One odd value must not cost the checkpoint: whatever fails is named and left out."""
+        if self._depth >= _DEEPEST:
+            return self._give_up(value, path)
+        self._depth += 1
+        try:
+            return self._describe_compound(value, path)
+        except Exception:  # noqa: BLE001 - properties, hashes and layouts of the user's may raise what they like
+            return self._give_up(value, path)
+        finally:
+            self._depth -= 1
 
     def attributes(self, value: Any, path: str = "", skip: frozenset[str] = frozenset()) -> Description:
         """Descriptions of an object's attributes by name, without those in `skip`."""
@@ -217,7 +243,17 @@ class Describer:
             return self._give_up(value, path)
         number = self._remember(value)
         pairs = [[self.describe(k, path), self.describe(v, f"{path}[{k!r}]")] for k, v in value.items()]
-        return {"t": "dict", "c": type(value).__name__, "i": number, "v": pairs}
+        factory = self._describe_factory(value, path) if isinstance(value, collections.defaultdict) else {}
+        return {"t": "dict", "c": type(value).__name__, "i": number, "v": pairs, **factory}
+
+    def _describe_factory(self, value: collections.defaultdict[Any, Any], path: str) -> dict[str, Any]:
+        """A default factory by name if it is one of Python's own; another must be there already."""
+        if value.default_factory is None or value.default_factory in _PLAIN_FACTORIES:
+            return {"factory": getattr(value.default_factory, "__name__", None)}
+        # what the factory makes is at hand on resume too
+        self.needing = {place: cls for place, cls in self.needing.items() if not place.startswith(f"{path}[")}
+        self.needing[path] = class_name(value)
+        return {}
 
     def _describe_sequence(self, value: Any, path: str) -> Description:
         number = self._remember(value)
@@ -228,6 +264,8 @@ class Describer:
         if isinstance(value, tuple):
             if type(value) is not tuple and not hasattr(value, "_fields"):
                 return self._give_up(value, path)
+            if type(value) is not tuple:
+                self.needing[path] = class_name(value)
             return {"t": "tuple", "c": name, "i": number, "v": items}
         if type(value) not in (list, set, frozenset, collections.deque):
             return self._give_up(value, path)
@@ -254,7 +292,7 @@ class Describer:
             return {"t": type(value).__name__, "v": [value.start, value.stop, value.step]}
         if isinstance(value, _CODE):
             return {"t": "code", "v": code_name(value)}
-        if isinstance(value, _INERT_TYPES) or type(value).__module__.startswith(_INERT_MODULES):
+        if is_inert(value):
             return {"t": "inert", "v": class_name(value)}
         return None
 
@@ -283,6 +321,8 @@ class Describer:
             return {"t": "tensor", "i": self._remember(value), **tensor_data(value)}
         if isinstance(value, torch.Generator):
             return {"t": "torch_generator", "v": value.get_state().numpy().copy()}
+        if isinstance(value, torch.nn.Module | torch.optim.Optimizer):
+            self.needing[path] = class_name(value)
         if isinstance(value, torch.nn.Module):
             number = self._remember(value)
             return {
@@ -303,6 +343,7 @@ class Describer:
         if not is_pure_python(type(value)) or not (hasattr(value, "__dict__") or attributes_of(value)):
             return self._give_up(value, path)
         number = self._remember(value)
+        self.needing[path] = class_name(value)
         if path.endswith("]"):
             self.unfillable.append(path)
         fields = {n: self.describe(v, f"{path}.{n}") for n, v in attributes_of(value).items()}
@@ -319,10 +360,7 @@ class Describer:
             fixed = not isinstance(value, functools.partial) and (value.__module__ or "").startswith(_UNCHANGING)
             return not fixed and any(self._hides(content, seen) for content in _inside(value))
         # an array in a closure is nearly always a constant; one that changes fails the self-test
-        inert = isinstance(value, (*_CODE, *_INERT_TYPES, np.ndarray)) or type(value).__module__.startswith(
-            _INERT_MODULES
-        )
-        return not inert
+        return not (isinstance(value, (*_CODE, np.ndarray)) or is_inert(value))
 
     def _give_up(self, value: Any, path: str) -> Description:
         self._opaque.append(f"{_place(path)}: {class_name(value).replace(':', '.')}")

@@ -25,7 +25,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from unbroken.capture.callables import capture_callables, restore_callables
 from unbroken.capture.callbacks import Callbacks, capture_callbacks, restore_callbacks
 from unbroken.capture.configured import configured_names
+from unbroken.capture.construction import MODEL_SKIP, Construction, capture_changed, restore_changed
 from unbroken.capture.filling import Filler
+from unbroken.capture.modules import capture_modules, in_state_dicts, restore_modules
 from unbroken.capture.objects import Describer
 from unbroken.capture.replay_buffer import capture_replay_buffer, restore_replay_buffer
 from unbroken.capture.rng import capture_generators, restore_generators
@@ -34,26 +36,6 @@ from unbroken.errors import IncompatibleRun
 
 Cut = Literal["rollout", "end"]
 
-_MODEL_SKIP = frozenset(
-    [
-        "policy",
-        "env",
-        "_vec_normalize_env",
-        "_logger",
-        "_custom_logger",
-        "replay_buffer",
-        "rollout_buffer",
-        "device",
-        "_unbroken",
-        "start_time",
-        "_total_timesteps",
-        "_num_timesteps_at_start",
-        "n_envs",
-        "policy_class",
-        "lr_schedule",
-        "target_entropy",
-    ]
-)
 _OF_THE_ENVIRONMENT = ("_last_obs", "_last_original_obs", "_last_episode_starts")
 _EXPLORATION = ("exploration_mat", "exploration_matrices")
 
@@ -86,6 +68,7 @@ class ModelSnapshot:
 def capture_model(model: BaseAlgorithm, cut: Cut, callbacks: Callbacks, iteration: int = 0) -> ModelSnapshot:
     """Snapshot of model, environments, callbacks, logger and generators. Draws no random number that training would notice."""
     generators = capture_generators()
+    construction = _construction(model)
     missing: list[str] = []
     names, variable_names = model._get_torch_save_params()
     tensors = {name: _copied_state_dict(recursive_getattr(model, name)) for name in names}
@@ -94,9 +77,9 @@ def capture_model(model: BaseAlgorithm, cut: Cut, callbacks: Callbacks, iteratio
         "cut": cut,
         "iteration": iteration,
         "model": _capture_attributes(model, missing),
-        "changed": _changed_since_construction(model),
-        "callables": _capture_callables(model, missing),
-        "modules": _capture_modules(model),
+        "changed": capture_changed(model, construction, missing),
+        "callables": capture_callables(model, None if construction is None else construction.callables, missing),
+        "modules": capture_modules(model, None if construction is None else construction.modules, missing),
         "exploration": _capture_exploration(model),
         "replay_buffer": capture_replay_buffer(model, missing),
         "environment": _capture_environment(model.env, missing),
@@ -138,10 +121,9 @@ def restore_model(
     filler = Filler()
     filler.fill_attributes(model, {n: field for n, field in state["model"].items() if n not in left}, "model")
     problems += filler.problems
-    for name, value in state["changed"].items():
-        setattr(model, name, value)
+    problems += restore_changed(model, state["changed"])
     problems += restore_callables(model, state.get("callables") or {})
-    problems += _restore_modules(model, state["modules"])
+    problems += restore_modules(model, state["modules"])
     _restore_exploration(model, state["exploration"])
     restore_replay_buffer(model, state["replay_buffer"], problems)
     problems += restore_callbacks(model, callbacks, state["callbacks"])
@@ -198,71 +180,28 @@ def _copied_state_dict(holder: Any) -> Any:
     return _cloned(getattr(holder, "_orig_mod", holder).state_dict())
 
 
-def _state_attribute(value: Any) -> bool:
-    """Whether a model attribute may be state: modules and optimizers travel as tensors, callables are configuration."""
-    return not isinstance(value, torch.nn.Module | torch.optim.Optimizer) and (
-        isinstance(value, ActionNoise) or not callable(value)
-    )
-
-
 def _capture_attributes(model: BaseAlgorithm, missing: list[str]) -> dict[str, Any]:
     _, variable_names = model._get_torch_save_params()
-    skip = configured_names(type(model)) | _MODEL_SKIP | set(variable_names or ())
-    describer = Describer()
+    skip = configured_names(type(model)) | MODEL_SKIP | set(variable_names or ())
+    in_tensors = in_state_dicts(model)
+    describer = Describer(known={"policy": model.policy, "environment": model.env})
     described = {
         name: describer.describe(value, name)
         for name, value in vars(model).items()
-        if name not in skip and _state_attribute(value)
+        if name not in skip and id(value) not in in_tensors and _may_be_state(value)
     }
     missing += [f"model.{what}" for what in describer.opaque]
     return described
 
 
-_MODULE_STATE = (bool, int, float, np.ndarray, np.generic, np.random.Generator)
+def _may_be_state(value: Any) -> bool:
+    """Callables have a capture of their own; networks and optimizers that SB3 does not save are state like the rest."""
+    return isinstance(value, ActionNoise | torch.nn.Module | torch.optim.Optimizer) or not callable(value)
 
 
-def _capture_modules(model: BaseAlgorithm) -> dict[str, Any]:
-    """Plain attributes of the policy's modules, such as counters, which a state dict leaves out."""
-    describer = Describer()
-    found = {}
-    for name, module in _modules(model):
-        fields = {
-            key: describer.describe(value)
-            for key, value in vars(module).items()
-            if not key.startswith("_") and isinstance(value, _MODULE_STATE)
-        }
-        found[name] = fields
-    return found
-
-
-def _restore_modules(model: BaseAlgorithm, described: dict[str, Any]) -> list[str]:
-    filler = Filler()
-    for name, module in _modules(model):
-        filler.fill_attributes(module, described.get(name, {}), f"policy.{name}")
-    return filler.problems
-
-
-def _modules(model: BaseAlgorithm) -> list[tuple[str, Any]]:
-    return list(model.policy.named_modules()) if isinstance(model.policy, torch.nn.Module) else []
-
-
-def plain_configuration(model: BaseAlgorithm) -> dict[str, Any]:
-    """The constructor's arguments that are plain values, as the model holds them now."""
-    values = {name: getattr(model, name, None) for name in configured_names(type(model)) - _MODEL_SKIP}
-    return {name: value for name, value in sorted(values.items()) if isinstance(value, bool | int | float | str)}
-
-
-def _changed_since_construction(model: BaseAlgorithm) -> dict[str, Any]:
-    """Configured values that a callback has changed during training, such as an annealed `ent_coef`: they are state."""
+def _construction(model: BaseAlgorithm) -> Construction | None:
     continuation = getattr(model, "_unbroken", None)
-    constructed = {} if continuation is None else continuation.constructed
-    now = plain_configuration(model)
-    return {name: now[name] for name, value in constructed.items() if name in now and now[name] != value}
-
-
-def _capture_callables(model: BaseAlgorithm, missing: list[str]) -> dict[str, Any]:
-    continuation = getattr(model, "_unbroken", None)
-    return capture_callables(model, None if continuation is None else continuation.callables, missing)
+    return None if continuation is None else continuation.construction
 
 
 def _capture_exploration(model: BaseAlgorithm) -> dict[str, Any]:

@@ -15,8 +15,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from unbroken import logs
-from unbroken.capture.callables import fingerprints
-from unbroken.capture.sb3 import plain_configuration
+from unbroken.capture.construction import Construction, construction_of
 
 
 @dataclass
@@ -44,8 +43,7 @@ class Continuation:
     say: Callable[[str], None] = logs.checkpoint
     around: Callable[[Callable[[], Any]], Any] = lambda learn: learn()
     carried: bool = False
-    constructed: dict[str, Any] = field(default_factory=dict)
-    callables: dict[str, dict[str, str]] = field(default_factory=dict)
+    construction: Construction | None = None
 
     def carry_on(self, iteration: int, *, mid_call: bool) -> None:
         """The next new `learn()` call continues one of an earlier leg, `iteration` iterations into it."""
@@ -58,7 +56,7 @@ class Continuation:
 
 def make_continuing(model: BaseAlgorithm) -> Continuation:
     """Give a model that has just been constructed a `learn()` that continues."""
-    continuation = Continuation(constructed=plain_configuration(model), callables=fingerprints(model))
+    continuation = Continuation(construction=construction_of(model))
     model.__class__ = _continuing_class(type(model))
     model._unbroken = continuation  # type: ignore[attr-defined]
     return continuation

@@ -105,6 +105,8 @@ def _policy_arguments(value: Any) -> dict[str, Any]:
 def imported(place: str) -> Any:
     """The object that `module:name` names. Raises ConfigurationError."""
     module_name, _, name = place.partition(":")
+    if not module_name or not name:
+        raise ConfigurationError(f"{place!r} names no code; write it as module:name")
     try:
         found: Any = importlib.import_module(module_name)
         for part in name.split("."):

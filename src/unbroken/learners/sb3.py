@@ -12,11 +12,12 @@ from typing import Any
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
+from unbroken import logs
 from unbroken.capture.callbacks import Callbacks
 from unbroken.capture.codec import decode, encode
 from unbroken.capture.sb3 import Cut, ModelSnapshot, capture_model, export_members, read_tensors, restore_model
 from unbroken.errors import DamagedFile
-from unbroken.keeper import Keeper, Snapshot
+from unbroken.keeper import Keeper, Snapshot, reason_of
 from unbroken.stopping import StopNow, StopRequest
 from unbroken.store.checkpoint_file import CheckpointFile, CheckpointWriter
 
@@ -93,19 +94,27 @@ class KeeperCallback(BaseCallback):
         self.on_capture: Callable[[ModelSnapshot], None] = lambda snapshot: None
         self._root: BaseCallback = self
         self._rollouts = 0
+        self._not_restored: list[str] = []
+        self._gaps_said = False
 
     def callbacks(self) -> Callbacks:
         """The callbacks whose state belongs to the training."""
         return Callbacks(self._root, (self, *self.stateless))
 
-    def begin_from(self, model: BaseAlgorithm, stored: Stored, root: BaseCallback | None = None) -> list[str]:
-        """Restore before `learn()`; the rest follows at the first cut. Returns what did not fit."""
-        problems = restore_model(
-            model, stored.state, stored.tensors, stored.variables, Callbacks(root, (self, *self.stateless))
-        )
+    def begin_from(self, model: BaseAlgorithm, stored: Stored, root: BaseCallback | None = None) -> None:
+        """Restore before `learn()`; the rest follows at the first cut. What did not fit is said."""
+        self._not_restored = []
+        self._restore(model, stored, Callbacks(root, (self, *self.stateless)))
+        self._gaps_said = True
         self.pending = stored if stored.cut == "rollout" else None
         self.keeper.begins_at(model.num_timesteps)
-        return problems
+
+    def _restore(self, model: BaseAlgorithm, stored: Stored, callbacks: Callbacks) -> None:
+        """Put the stored state into the model. A script's callbacks are known only in the second of two times."""
+        for problem in restore_model(model, stored.state, stored.tensors, stored.variables, callbacks):
+            if problem not in self._not_restored:
+                self._not_restored.append(problem)
+                logs.warn_checkpoint(f"not restored: {problem}")
 
     def snapshot(self, cut: Cut) -> Snapshot:
         """Capture the training now, as something the keeper can save."""
@@ -134,11 +143,25 @@ class KeeperCallback(BaseCallback):
         self._rollouts += 1
         if self.pending is not None:
             stored, self.pending = self.pending, None
-            restore_model(self.model, stored.state, stored.tensors, stored.variables, self.callbacks())
+            self._restore(self.model, stored, self.callbacks())
             return
+        self._say_gaps()
         self.on_cut()
         if self.keeper.at_cut(self.model.num_timesteps, lambda: self.snapshot("rollout"), self.stop):
             raise LeaveTraining
+
+    def _say_gaps(self) -> None:
+        """At the start of a training, and not hours later with its first checkpoint: what none of them will hold.
+
+        A training that goes on from a checkpoint has heard it, and its replay buffer may be large.
+        """
+        if self._gaps_said:
+            return
+        self._gaps_said = True
+        try:
+            self.on_capture(capture_model(self.model, "rollout", self.callbacks()))
+        except Exception as error:  # noqa: BLE001 - capturing runs the user's code, and no save may end a training
+            logs.warn_checkpoint(f"as it stands now, no checkpoint can be captured: {reason_of(error)}")
 
     def _on_step(self) -> bool:
         if self.stop.grace_is_over:

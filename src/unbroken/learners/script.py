@@ -27,13 +27,8 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from unbroken import logs
 from unbroken.capture.callbacks import Callbacks, restore_callbacks
-from unbroken.capture.sb3 import (
-    ModelSnapshot,
-    describe_schema,
-    finished_episodes,
-    mean_episode_reward,
-    plain_configuration,
-)
+from unbroken.capture.construction import plain_configuration
+from unbroken.capture.sb3 import ModelSnapshot, describe_schema, finished_episodes, mean_episode_reward
 from unbroken.capture.selftest import Verdict, prove_instances
 from unbroken.capture.vector_environments import coverage, make_capturable
 from unbroken.compatibility import Verdict as Change
@@ -272,8 +267,7 @@ def _restore(model: BaseAlgorithm, checkpoints: RotatingCheckpointCallback, reco
         logs.checkpoint(f"Note: exactness is not guaranteed on this leg, because {'; '.join(found)}")
     checkpoints.adopt({**manifest, "lineage": [*(manifest.get("lineage") or []), *mixed]})
     cut_event_files(manifest.get("logs") or {}, checkpoints.save_path)
-    for problem in checkpoints.begin_from(model, stored):
-        logs.warn_checkpoint(f"not restored: {problem}")
+    checkpoints.begin_from(model, stored)
     path = checkpoints.save_path / record.path
     say_resumed(path, model.num_timesteps, finished_episodes(model), mean_episode_reward(model))
     return stored
@@ -282,7 +276,7 @@ def _restore(model: BaseAlgorithm, checkpoints: RotatingCheckpointCallback, reco
 def _configuration(model: BaseAlgorithm) -> dict[str, Any]:
     """The constructor's plain arguments, before any callback changed them, in the shape of a run's configuration."""
     continuation = getattr(model, "_unbroken", None)
-    values = plain_configuration(model) if continuation is None else continuation.constructed
+    values = plain_configuration(model) if continuation is None else continuation.construction.plain
     plain = {name: value for name, value in values.items() if name not in ("seed", "verbose", "tensorboard_log")}
     return {
         "target": "script",

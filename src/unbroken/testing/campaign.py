@@ -330,7 +330,7 @@ class _Watch:
         self._best: float | None = None
 
     def violations(self, leg: TrainingProcess, code: int, before: int) -> list[str]:
-        """What is wrong on disk after `leg`, which ended with `code` and began when the newest valid checkpoint was of step `before`."""
+        """What is wrong on disk after `leg`, which ended with `code` and began at the checkpoint of step `before`."""
         found = [
             f"the log says: {line}"
             for line in leg.lines

@@ -1,0 +1,104 @@
+"""What a model was right after its construction, to tell configuration from state.
+
+What the constructor is given belongs to the configuration, and a changed configuration must win over a checkpoint. But training
+may change such values, as a callback does that anneals `ent_coef`: then they are state. So they are compared with what they
+were.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from unbroken.capture import callables, modules
+from unbroken.capture.codec import digest
+from unbroken.capture.configured import configured_names
+from unbroken.capture.filling import Filler
+from unbroken.capture.objects import Describer
+
+MODEL_SKIP = frozenset(
+    [
+        "policy",
+        "env",
+        "_vec_normalize_env",
+        "_logger",
+        "_custom_logger",
+        "replay_buffer",
+        "rollout_buffer",
+        "device",
+        "_unbroken",
+        "start_time",
+        "_total_timesteps",
+        "_num_timesteps_at_start",
+        "n_envs",
+        "policy_class",
+        "lr_schedule",
+        "target_entropy",
+    ]
+)
+"""Attributes of a model that are captured elsewhere or that are no state."""
+
+
+@dataclass(frozen=True)
+class Construction:
+    """The constructor's plain arguments, and digests of all arguments, of callables, and of the user's own networks."""
+
+    plain: dict[str, Any]
+    configured: dict[str, str]
+    callables: dict[str, dict[str, str]]
+    modules: dict[str, str]
+
+
+def construction_of(model: BaseAlgorithm) -> Construction:
+    """To be taken from a model that has just been constructed."""
+    configured = {name: _digest(model, value) for name, value in _configured(model).items()}
+    return Construction(plain_configuration(model), configured, callables.fingerprints(model), modules.digests(model))
+
+
+def plain_configuration(model: BaseAlgorithm) -> dict[str, Any]:
+    """The constructor's arguments that are plain values, as the model holds them now."""
+    values = {name: getattr(model, name, None) for name in configured_names(type(model)) - MODEL_SKIP}
+    return {name: value for name, value in sorted(values.items()) if isinstance(value, bool | int | float | str)}
+
+
+def capture_changed(model: BaseAlgorithm, construction: Construction | None, missing: list[str]) -> dict[str, Any]:
+    """Descriptions of the constructor's arguments that training has changed; none where nobody saw the construction."""
+    if construction is None:
+        return {}
+    describer = _describer(model)
+    changed = {
+        name: describer.describe(value, name)
+        for name, value in _configured(model).items()
+        if _digest(model, value) != construction.configured.get(name)
+    }
+    missing += [f"model.{what}" for what in describer.opaque]
+    return changed
+
+
+def restore_changed(model: BaseAlgorithm, described: dict[str, Any]) -> list[str]:
+    """Put changed arguments back; returns what did not fit."""
+    filler = Filler(known=_training(model))
+    filler.fill_attributes(model, described, "model")
+    return filler.problems
+
+
+def _configured(model: BaseAlgorithm) -> dict[str, Any]:
+    names = configured_names(type(model)) - MODEL_SKIP
+    values = {name: vars(model)[name] for name in sorted(names) if name in vars(model)}
+    own = (torch.nn.Module, torch.optim.Optimizer)
+    return {name: value for name, value in values.items() if not callable(value) and not isinstance(value, own)}
+
+
+def _training(model: BaseAlgorithm) -> dict[str, Any]:
+    return {"model": model, "environment": model.env, "policy": model.policy}
+
+
+def _describer(model: BaseAlgorithm) -> Describer:
+    return Describer(known=_training(model))
+
+
+def _digest(model: BaseAlgorithm, value: Any) -> str:
+    return digest(_describer(model).describe(value))
