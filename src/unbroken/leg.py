@@ -183,7 +183,8 @@ class Leg:
         logs.checkpoint(f"Loading checkpoint {record.name} ...")
         with CheckpointFile(self.folder.backend, record.path) as file:
             stored = read_stored(file)
-        self._callback.begin_from(self._model, stored, self._root)
+        gaps = self.resolved.manifest.get("missing") or []
+        self._callback.begin_from(self._model, stored, self._root, gaps)
         self._continuation.carry_on(int(stored.state["iteration"]), mid_call=stored.cut == "rollout")
         note = f", leg={self.number}, restored in {time.perf_counter() - started:.2f} s"
         model = self._model

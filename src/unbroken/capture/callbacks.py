@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,8 @@ class Callbacks:
 
     root: BaseCallback | None = None
     ours: tuple[BaseCallback, ...] = ()
+    # what they held when the training began, see `held_by`: a resumed training has at hand what is of those classes
+    at_start: Mapping[str, str] | None = None
 
     def names(self) -> dict[str, Any]:
         """Our own callbacks, to be referred to and not entered."""
@@ -40,27 +43,38 @@ def _callback_tools(model: BaseAlgorithm, callbacks: Callbacks) -> dict[str, Any
     }
 
 
+def held_by(model: BaseAlgorithm, callbacks: Callbacks) -> dict[str, str]:
+    """By path, the class of what callbacks hold that can be filled on resume but not made."""
+    return _described(model, callbacks, [])[1].needing
+
+
 def capture_callbacks(model: BaseAlgorithm, callbacks: Callbacks, missing: list[str]) -> Any:
+    """Description of the callbacks; what is not in it, or could not be restored from it, is added to `missing`."""
     if callbacks.root is None:
         return None
+    described, describer = _described(model, callbacks, missing)
+    missing += [f"callback {what}" for what in describer.opaque]
+    if callbacks.at_start is not None:
+        made = [path for path, cls in describer.needing.items() if callbacks.at_start.get(path) != cls]
+        missing += [f"callback {path}: {describer.needing[path]} made during training" for path in made]
+    return described
 
+
+def _described(model: BaseAlgorithm, callbacks: Callbacks, missing: list[str]) -> tuple[Any, Describer]:
     def special(value: Any) -> Any:
         if isinstance(value, VecEnv):
             described, gaps = capture_vector_environment(value)
             missing.extend(f"evaluation environment: {gap}" for gap in gaps)
             return {"environment": described}
         if isinstance(value, BaseCallback):
-            missing.extend(
-                f"callback {type(value).__name__}: assigns the global {name}" for name in _globals_of(type(value))
-            )
+            name = type(value).__name__
+            missing.extend(f"callback {name}: assigns the global {what}" for what in _globals_of(type(value)))
             skip = _CALLBACK_SKIP | _configuration_of(value)
-            return {"callback": describer.attributes(value, type(value).__name__, skip), "class": class_name(value)}
+            return {"callback": describer.attributes(value, name, skip), "class": class_name(value)}
         return None
 
     describer = Describer(known=_callback_tools(model, callbacks), special=special)
-    described = describer.describe(callbacks.root, "callbacks")
-    missing += [f"callback {what}" for what in describer.opaque]
-    return described
+    return describer.describe(callbacks.root, "callbacks"), describer
 
 
 def restore_callbacks(model: BaseAlgorithm, callbacks: Callbacks, described: Any) -> list[str]:

@@ -22,6 +22,12 @@ from stable_baselines3.common.save_util import data_to_json, recursive_getattr
 from stable_baselines3.common.utils import get_system_info
 from stable_baselines3.common.vec_env import VecEnv
 
+from unbroken.capture.buffers import (
+    capture_replay_buffer,
+    capture_rollout_buffer,
+    restore_replay_buffer,
+    restore_rollout_buffer,
+)
 from unbroken.capture.callables import capture_callables, restore_callables
 from unbroken.capture.callbacks import Callbacks, capture_callbacks, restore_callbacks
 from unbroken.capture.configured import configured_names
@@ -29,7 +35,6 @@ from unbroken.capture.construction import MODEL_SKIP, Construction, capture_chan
 from unbroken.capture.filling import Filler
 from unbroken.capture.modules import capture_modules, in_state_dicts, restore_modules
 from unbroken.capture.objects import Describer
-from unbroken.capture.replay_buffer import capture_replay_buffer, restore_replay_buffer
 from unbroken.capture.rng import capture_generators, restore_generators
 from unbroken.capture.vector_environments import capture_vector_environment, restore_vector_environment
 from unbroken.errors import IncompatibleRun
@@ -57,7 +62,7 @@ class ModelSnapshot:
 
     def sb3_members(self) -> list[tuple[str, bytes]]:
         """The members of an ordinary SB3 zip, serialised. May run in another thread than the training's."""
-        members = [("data", data_to_json(self.export).encode())]
+        members = [("data", _export_json(self.export).encode())]
         members.append(("pytorch_variables.pth", _torch_bytes(self.variables)))
         members += [(f"{name}.pth", _torch_bytes(state_dict)) for name, state_dict in self.tensors.items()]
         members.append(("_stable_baselines3_version", sb3_version.encode()))
@@ -82,6 +87,7 @@ def capture_model(model: BaseAlgorithm, cut: Cut, callbacks: Callbacks, iteratio
         "modules": capture_modules(model, None if construction is None else construction.modules, missing),
         "exploration": _capture_exploration(model),
         "replay_buffer": capture_replay_buffer(model, missing),
+        "rollout_buffer": capture_rollout_buffer(model, missing),
         "environment": _capture_environment(model.env, missing),
         "callbacks": capture_callbacks(model, callbacks, missing),
         "logger": _capture_logger(model, missing),
@@ -126,6 +132,7 @@ def restore_model(
     problems += restore_modules(model, state["modules"])
     _restore_exploration(model, state["exploration"])
     restore_replay_buffer(model, state["replay_buffer"], problems)
+    problems += restore_rollout_buffer(model, state.get("rollout_buffer") or {})
     problems += restore_callbacks(model, callbacks, state["callbacks"])
     _restore_logger(model, state["logger"], problems)
     restore_generators(state["generators"])
@@ -142,6 +149,22 @@ def _vectorize_noise(model: BaseAlgorithm) -> None:
 def read_tensors(raw: bytes) -> Any:
     """A state dict from the bytes of a `.pth` member: tensors and plain values only, never code."""
     return torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+
+
+def _export_json(export: dict[str, Any]) -> str:
+    """SB3's `data` member. It is for plain `X.load` only: what cannot be pickled is left out rather than costing the checkpoint."""
+    try:
+        return str(data_to_json(export))
+    except Exception:  # noqa: BLE001 - pickling runs the user's code
+        return str(data_to_json({name: value for name, value in export.items() if _can_be_exported(name, value)}))
+
+
+def _can_be_exported(name: str, value: Any) -> bool:
+    try:
+        data_to_json({name: value})
+    except Exception:  # noqa: BLE001 - as above
+        return False
+    return True
 
 
 def _torch_bytes(value: Any) -> bytes:

@@ -5,7 +5,8 @@ A checkpoint is an ordinary SB3 zip; the members under `exact/` hold what SB3's 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
 from unbroken import logs
-from unbroken.capture.callbacks import Callbacks
+from unbroken.capture.callbacks import Callbacks, held_by
 from unbroken.capture.codec import decode, encode
 from unbroken.capture.sb3 import Cut, ModelSnapshot, capture_model, export_members, read_tensors, restore_model
 from unbroken.errors import DamagedFile
@@ -95,14 +96,24 @@ class KeeperCallback(BaseCallback):
         self._root: BaseCallback = self
         self._rollouts = 0
         self._not_restored: list[str] = []
+        self._gaps: tuple[str, ...] = ()
         self._gaps_said = False
+        self._held_at_start: dict[str, str] | None = None
 
     def callbacks(self) -> Callbacks:
         """The callbacks whose state belongs to the training."""
-        return Callbacks(self._root, (self, *self.stateless))
+        return Callbacks(self._root, (self, *self.stateless), self._held_at_start)
 
-    def begin_from(self, model: BaseAlgorithm, stored: Stored, root: BaseCallback | None = None) -> None:
-        """Restore before `learn()`; the rest follows at the first cut. What did not fit is said."""
+    def begin_from(
+        self, model: BaseAlgorithm, stored: Stored, root: BaseCallback | None = None, gaps: Sequence[str] = ()
+    ) -> None:
+        """Restore before `learn()`; the rest follows at the first cut. What did not fit is said.
+
+        `gaps` is what the checkpoint's manifest says it does not hold: later checkpoints keep saying it.
+        """
+        self._gaps = tuple(gaps)
+        for gap in self._gaps:
+            logs.warn_checkpoint(f"the checkpoint does not hold {gap}: that part starts anew")
         self._not_restored = []
         self._restore(model, stored, Callbacks(root, (self, *self.stateless)))
         self._gaps_said = True
@@ -123,7 +134,7 @@ class KeeperCallback(BaseCallback):
         continuation = getattr(self.model, "_unbroken", None)
         captured.state["calls"] = continuation.plain() if continuation else None
         self.on_capture(captured)
-        facts = {**self.facts(self.model), "missing": list(captured.missing)}
+        facts = {**self.facts(self.model), "missing": list(dict.fromkeys([*self._gaps, *captured.missing]))}
         return Snapshot(captured.step, cut, lambda writer: write_members(writer, captured), facts)
 
     def save_end(self) -> bool:
@@ -138,6 +149,9 @@ class KeeperCallback(BaseCallback):
         # learn() passes its own locals: the root callback is among them
         self._root = self.locals.get("callback") or self
         self._rollouts = 0
+        with contextlib.suppress(Exception):
+            # whatever the user's code raises here, a capture will raise and say
+            self._held_at_start = held_by(self.model, Callbacks(self._root, (self, *self.stateless)))
 
     def _on_rollout_start(self) -> None:
         self._rollouts += 1

@@ -267,7 +267,7 @@ def _restore(model: BaseAlgorithm, checkpoints: RotatingCheckpointCallback, reco
         logs.checkpoint(f"Note: exactness is not guaranteed on this leg, because {'; '.join(found)}")
     checkpoints.adopt({**manifest, "lineage": [*(manifest.get("lineage") or []), *mixed]})
     cut_event_files(manifest.get("logs") or {}, checkpoints.save_path)
-    checkpoints.begin_from(model, stored)
+    checkpoints.begin_from(model, stored, gaps=manifest.get("missing") or [])
     path = checkpoints.save_path / record.path
     say_resumed(path, model.num_timesteps, finished_episodes(model), mean_episode_reward(model))
     return stored

@@ -1,4 +1,4 @@
-"""The rows and the bookkeeping of a replay buffer of Stable-Baselines3, of any of its classes."""
+"""The rows and the bookkeeping of replay buffers, and what a rollout buffer of the user's keeps beside its rows."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from unbroken.capture.filling import Filler
-from unbroken.capture.objects import Describer
+from unbroken.capture.objects import LIBRARIES, Describer
 from unbroken.errors import IncompatibleRun
+
+_OF_EVERY_BUFFER = frozenset({"env", "observation_space", "action_space", "device", "obs_shape"})
 
 
 def used_rows(buffer: Any) -> int:
@@ -35,7 +37,7 @@ def capture_replay_buffer(model: BaseAlgorithm, missing: list[str]) -> dict[str,
     arrays = _row_arrays(buffer)
     held = {name.partition("/")[0] for name in arrays}
     describer = Describer(known={"environment": getattr(buffer, "env", None), "device": buffer.device})
-    skip = held | {"env", "observation_space", "action_space", "device", "obs_shape"}
+    skip = held | _OF_EVERY_BUFFER
     fields = {name: describer.describe(value, name) for name, value in vars(buffer).items() if name not in skip}
     missing += [f"replay_buffer.{what}" for what in describer.opaque]
     return {"rows": {name: array[:rows].copy() for name, array in arrays.items()}, "fields": fields}
@@ -55,3 +57,29 @@ def restore_replay_buffer(model: BaseAlgorithm, described: dict[str, Any] | None
     filler = Filler()
     filler.fill_attributes(buffer, described["fields"], "replay_buffer")
     problems += filler.problems
+
+
+def capture_rollout_buffer(model: BaseAlgorithm, missing: list[str]) -> dict[str, Any]:
+    """What a rollout buffer of the user's own class keeps over rollouts; its rows are about to be reset, as a library's whole."""
+    buffer = getattr(model, "rollout_buffer", None)
+    if buffer is None or f"{type(buffer).__module__}.".startswith(LIBRARIES):
+        return {}
+    rows = (buffer.buffer_size, buffer.buffer_size * buffer.n_envs)
+    describer = Describer(known={"device": buffer.device, "model": model})
+    fields = {
+        name: describer.describe(value, name)
+        for name, value in vars(buffer).items()
+        if name not in _OF_EVERY_BUFFER
+        and not (isinstance(value, np.ndarray) and value.shape[:1] in {(n,) for n in rows})
+    }
+    missing += [f"rollout_buffer.{what}" for what in describer.opaque]
+    return fields
+
+
+def restore_rollout_buffer(model: BaseAlgorithm, described: dict[str, Any]) -> list[str]:
+    """Put captured fields into a like-built rollout buffer; returns what did not fit."""
+    filler = Filler(known={"model": model})
+    buffer = getattr(model, "rollout_buffer", None)
+    if buffer is not None:
+        filler.fill_attributes(buffer, described, "rollout_buffer")
+    return filler.problems
