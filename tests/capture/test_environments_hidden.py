@@ -129,6 +129,23 @@ def test_what_changes_outside_the_instance_is_named_and_not_proved(make, named, 
         assert f"{named} is not captured" in verdict.reason
 
 
+def test_iterators_outside_the_instance_are_named_at_once():
+    """A6: how far they have come cannot be seen."""
+    env = CaptureWrapper(worlds.Shared())
+    env.reset(seed=0)
+    assert env.coverage()["not_captured"] == ["class attribute Shared.sides", "global worlds.LEVELS"]
+
+
+def test_a_log_file_is_no_iterator(tmp_path):
+    """A6: a warning about everything would be none."""
+    with (tmp_path / "log.txt").open("w") as log:
+        world = worlds.Dated()
+        world.log = log
+        env = CaptureWrapper(world, "replay")
+        env.reset(seed=0)
+        assert env.coverage()["not_captured"] == []
+
+
 def test_the_protocol_may_take_care_of_what_lies_on_the_class(in_other_processes):
     """A6: it is the way out that the user is told of."""
     env = CaptureWrapper(worlds.SpokenCounter())

@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium.utils import EzPickle
 
 HIDDEN = np.random.default_rng()
+LEVELS = (0.01 * k for k in itertools.count())
 TOTAL = 0
 TABLE = {"steps": 0}
 CONSTANTS = {"drift": 0.25}
@@ -367,3 +368,12 @@ class Lazy(World):
 
     def noise(self):
         return self.table[self.age - 1] * self.sizes[0] + CONSTANTS["drift"]
+
+
+class Shared(Dealt):
+    """Its sides lie on the class and its levels in the module."""
+
+    sides = itertools.cycle([-0.2, 0.2])
+
+    def deal(self):
+        return next(self.sides) + next(LEVELS)

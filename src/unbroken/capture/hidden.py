@@ -5,15 +5,18 @@ Nothing here is captured; it is named, so that a resume that loses it is never c
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import functools
+import io
 import types
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
-from unbroken.capture.objects import LIBRARIES, Describer, attributes_of, is_space
+from unbroken.capture.objects import LIBRARIES, Describer, attributes_of, class_name, is_space
 
 _NOT_USERS = (*LIBRARIES, "builtins.", "abc.", "typing.", "collections.")
+_NO_STATE = (type(None), type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType)
 _METHODS = (types.FunctionType, staticmethod, classmethod, property)
 
 
@@ -31,7 +34,8 @@ class HiddenState:
 
     def __init__(self, owners: Iterable[Any]) -> None:
         self._owners = list(owners)
-        self._assigned = _assigned_by(self._owners)
+        iterators = {p for owner in self._owners for p, value in _shared_places(owner) if _holds_iterator(value)}
+        self._certain = _assigned_by(self._owners) | iterators
         self._before = self._digests()
 
     def settle(self) -> None:
@@ -41,9 +45,9 @@ class HiddenState:
                 self._before[place] = found
 
     def names(self, taken_care_of: frozenset[str] = frozenset()) -> list[str]:
-        """What code assigns and what has changed, without the last names in `taken_care_of`."""
+        """Iterators, what code assigns and what has changed, without the last names in `taken_care_of`."""
         changed = {place for place, found in self._digests().items() if found != self._before.get(place)}
-        return sorted(p for p in changed | self._assigned if p.rpartition(".")[2] not in taken_care_of)
+        return sorted(p for p in changed | self._certain if p.rpartition(".")[2] not in taken_care_of)
 
     def _digests(self) -> dict[str, str | None]:
         return {place: _digest(value) for owner in self._owners for place, value in _places(owner)}
@@ -83,8 +87,9 @@ class _IteratorFinder(Describer):
                     self.describe(content, f"{place}.{name}")
 
     def _give_up(self, value: Any, path: str) -> Any:
-        if hasattr(type(value), "__next__"):
-            self.found[f"{path.lstrip('.')}: {type(value).__module__}.{type(value).__name__}"] = value
+        # a file can be iterated over, and is nearly always a log
+        if hasattr(type(value), "__next__") and not isinstance(value, io.IOBase):
+            self.found[f"{path.lstrip('.')}: {class_name(value).replace(':', '.')}"] = value
         return super()._give_up(value, path)
 
 
@@ -108,6 +113,14 @@ def _variables(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
 
 
 def _places(owner: Any) -> Iterator[tuple[str, Any]]:
+    yield from _shared_places(owner)
+    for name, value in attributes_of(owner).items():
+        if isinstance(value, types.FunctionType) and _is_users(value):
+            for variable, content in _variables(value):
+                yield f"variable {name}.{variable}", content
+
+
+def _shared_places(owner: Any) -> Iterator[tuple[str, Any]]:
     for cls in _users_classes(type(owner)):
         for name, value in vars(cls).items():
             if not name.startswith("__") and not isinstance(value, _METHODS):
@@ -116,10 +129,6 @@ def _places(owner: Any) -> Iterator[tuple[str, Any]]:
             names = _operands(function.__code__, "LOAD_GLOBAL", "STORE_GLOBAL")
             for name in names & function.__globals__.keys():
                 yield f"global {function.__module__}.{name}", function.__globals__[name]
-    for name, value in attributes_of(owner).items():
-        if isinstance(value, types.FunctionType) and _is_users(value):
-            for variable, content in _variables(value):
-                yield f"variable {name}.{variable}", content
 
 
 def _assigned_by(owners: list[Any]) -> frozenset[str]:
@@ -128,7 +137,8 @@ def _assigned_by(owners: list[Any]) -> frozenset[str]:
 
 
 def _is_users(value: Any) -> bool:
-    return not f"{value.__module__}.".startswith(_NOT_USERS)
+    # some types of C extensions have no module
+    return not f"{getattr(value, '__module__', 'builtins')}.".startswith(_NOT_USERS)
 
 
 def _users_classes(cls: type) -> list[type]:
@@ -165,16 +175,23 @@ def _operands(code: types.CodeType, *operations: str) -> frozenset[str]:
     return frozenset(names.union(*(_operands(constant, *operations) for constant in inner)))
 
 
+def _holds_iterator(value: Any) -> bool:
+    finder = _IteratorFinder(known={})
+    with contextlib.suppress(Exception):  # a look at the user's objects must never end a training
+        if not isinstance(value, _NO_STATE):
+            finder.search(value, "")
+    return bool(finder.found)
+
+
 def _digest(value: Any) -> str | None:
     """None for None, for code, for spaces, from which learners sample, and for what cannot be described."""
-    code = type | types.ModuleType | types.FunctionType | types.BuiltinFunctionType
-    if value is None or isinstance(value, code) or is_space(value):
+    if isinstance(value, _NO_STATE) or is_space(value):
         return None
     from unbroken.capture.codec import digest
 
     describer = Describer()
     try:
         found = digest(describer.describe(value))
-    except Exception:  # noqa: BLE001 - a look at the user's objects must never end a training
+    except Exception:  # noqa: BLE001 - as above
         return None
     return None if describer.opaque else found
