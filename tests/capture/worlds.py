@@ -1,13 +1,19 @@
 """Environments that keep their state in plain sight, in C, in closures, in modules, or in the clock."""
 
+import datetime
 import itertools
 import time
+import typing
 
 import gymnasium
 import numpy as np
 from gymnasium.utils import EzPickle
 
 HIDDEN = np.random.default_rng()
+LEVELS = (0.01 * k for k in itertools.count())
+TOTAL = 0
+TABLE = {"steps": 0}
+CONSTANTS = {"drift": 0.25}
 
 
 class World(gymnasium.Env):
@@ -197,3 +203,177 @@ class _Lent:
 
     def normal(self):
         return _Lent.rng.normal()
+
+
+class Dealt(World):
+    """Takes its drift from `deal` at each reset; episodes of 13 steps, three of which end in forty."""
+
+    def __init__(self, length=13):
+        super().__init__()
+        self.length = length
+
+    def reset(self, *, seed=None, options=None):
+        seen = super().reset(seed=seed, options=options)
+        self.drift = self.deal()
+        return seen
+
+    def deal(self):
+        return 0.0
+
+    def noise(self):
+        return self.drift
+
+    def step(self, action):
+        observation, reward, _, truncated, info = super().step(action)
+        return observation, reward, self.age >= self.length, truncated, info
+
+
+class Sides(Dealt):
+    """Alternates by an iterator that outlives its episodes."""
+
+    def __init__(self, length=13):
+        super().__init__(length)
+        self.sides = itertools.cycle([-0.2, 0.2])
+
+    def deal(self):
+        return next(self.sides)
+
+
+class Levels(Dealt):
+    """Its levels come from a generator within a function's closure."""
+
+    def __init__(self, length=30):
+        super().__init__(length)
+        levels = (0.01 * k for k in itertools.count())
+        self.next_level = lambda: next(levels)
+
+    def deal(self):
+        return self.next_level()
+
+
+class Deck(list):
+    """A list that cannot be described, for it may be more than its items."""
+
+
+class Turning(Dealt):
+    """Alternates by something that neither attributes nor a replay bring back, and that is no iterator."""
+
+    def __init__(self, length=13):
+        super().__init__(length)
+        self.deck = Deck([-0.2, 0.2])
+
+    def deal(self):
+        self.deck.reverse()
+        return self.deck[0]
+
+
+class Remade(Dealt):
+    """Has an iterator, and makes a new one at each reset."""
+
+    def deal(self):
+        self.sides = itertools.cycle([-0.2, 0.2])
+        return next(self.sides)
+
+
+class Dated(World):
+    """Holds a date, so that only replay captures it. Its difficulty may be set in the middle of an episode."""
+
+    def __init__(self):
+        super().__init__()
+        self.difficulty = 0.0
+        self.weights = self.view = np.zeros(2)
+        self.opponent = None
+        self.day = datetime.date(2020, 1, 1)
+
+    def reset(self, *, seed=None, options=None):
+        self.day = datetime.date(2020, 1, 1)
+        return super().reset(seed=seed, options=options)
+
+    def noise(self):
+        self.day += datetime.timedelta(days=1)
+        return self.difficulty * self.day.day + self.weights.sum()
+
+
+class ClassCounter(World):
+    """A curriculum over the steps of the class, beyond the horizon of a self-test."""
+
+    steps = 0
+
+    def noise(self):
+        ClassCounter.steps += 1
+        return 0.05 * min(ClassCounter.steps // 5000, 10)
+
+
+class GlobalCounter(World):
+    """The same in a module, by way of a function."""
+
+    def noise(self):
+        return 0.05 * min(counted_in_module() // 5000, 10)
+
+
+def counted_in_module():
+    global TOTAL
+    TOTAL += 1
+    return TOTAL
+
+
+class GlobalTable(World):
+    """The same inside of a global that is never assigned."""
+
+    def noise(self):
+        TABLE["steps"] += 1
+        return 0.05 * min(TABLE["steps"] // 5000, 10)
+
+
+class ClosureCounter(World):
+    """The same in a function's variable."""
+
+    def __init__(self):
+        super().__init__()
+        count = 0
+
+        def counted():
+            nonlocal count
+            count += 1
+            return 0.05 * min(count // 5000, 10)
+
+        self.noise = counted
+
+
+class SpokenCounter(ClassCounter):
+    """Its protocol brings the class's counter back."""
+
+    def get_state(self):
+        return {"steps": ClassCounter.steps, "place": self.place, "age": self.age}
+
+    def set_state(self, state):
+        ClassCounter.steps, self.place, self.age = state["steps"], state["place"], state["age"]
+
+
+class Lazy(World):
+    """Loads a table of the class at its first reset, and has constants."""
+
+    table = None
+    sizes: typing.ClassVar = [1, 2, 3]
+    action_space = gymnasium.spaces.Discrete(3)
+
+    def __init__(self):
+        super().__init__()
+        del self.action_space
+
+    def reset(self, *, seed=None, options=None):
+        if Lazy.table is None:
+            Lazy.table = np.linspace(0.0, 1.0, 17)
+        return super().reset(seed=seed, options=options)
+
+    def noise(self):
+        return self.table[self.age - 1] * self.sizes[0] + CONSTANTS["drift"]
+
+
+class Shared(Dealt):
+    """Its sides lie on the class and its levels in the module."""
+
+    sides = itertools.cycle([-0.2, 0.2])
+
+    def deal(self):
+        return next(self.sides) + next(LEVELS)

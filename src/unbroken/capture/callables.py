@@ -8,7 +8,6 @@ they were right after construction, and those that have changed are captured. Wh
 
 from __future__ import annotations
 
-import dis
 import functools
 import types
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from stable_baselines3.common.utils import FloatSchedule
 
 from unbroken.capture.codec import digest
 from unbroken.capture.filling import Filler
+from unbroken.capture.hidden import assigned_globals as assigned_globals
 from unbroken.capture.objects import LIBRARIES, Describer, attributes_of, code_name
 
 _ABSENT = object()
@@ -82,13 +82,6 @@ def restore_callables(model: BaseAlgorithm, described: dict[str, Any]) -> list[s
                 _put(present[name], part, value)
         problems += filler.problems
     return problems
-
-
-def assigned_globals(code: types.CodeType) -> frozenset[str]:
-    """Names of the module globals that a function's code, or a function inside it, assigns."""
-    names = {str(step.argval) for step in dis.get_instructions(code) if step.opname == "STORE_GLOBAL"}
-    inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
-    return frozenset(names.union(*map(assigned_globals, inner)))
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:

@@ -17,6 +17,7 @@ import gymnasium
 import numpy as np
 
 from unbroken.capture.filling import Filler
+from unbroken.capture.hidden import HiddenState, assigned_names, iterators_in
 from unbroken.capture.objects import Describer, class_name
 from unbroken.capture.rng import capture_generators, restore_generators, seed_generators
 from unbroken.errors import CaptureError
@@ -49,12 +50,17 @@ class ActionRecorder(gymnasium.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         self.limit = limit
         self.history: dict[str, Any] | None = None
+        self.outliving: set[str] = set()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environment and begin a new history."""
         before = {"generators": _own_generators(self.env), "lasting": _lasting_attributes(self.env)}
         self.history = {**before, "seed": seed, "options": options, "actions": []}
-        return self.env.reset(seed=seed, options=options)
+        iterators = iterators_in(self.env, skip=before["lasting"].keys())
+        result = self.env.reset(seed=seed, options=options)
+        after = iterators_in(self.env, skip=before["lasting"].keys()) if iterators else {}
+        self.outliving |= {place for place, value in iterators.items() if after.get(place) is value}
+        return result
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step the environment and remember the action."""
@@ -64,16 +70,20 @@ class ActionRecorder(gymnasium.Wrapper[Any, Any, Any, Any]):
                 self.history = None
         return self.env.step(action)
 
-    def replay(self, history: dict[str, Any]) -> None:
-        """Bring the environment to the state that the history leads to."""
+    def replay(self, history: dict[str, Any], arrival: dict[str, Any]) -> list[str]:
+        """Bring the environment to the state that the history leads to, then to the attributes in `arrival`.
+
+        They differ where a callback has changed the environment between steps. Returns what could not be filled in.
+        """
         # objects that only a reset makes may hold what outlives an episode: make them, then bring back what they held
         self.env.reset(seed=_ANY_SEED)
         _restore_own_generators(self.env, history["generators"])
         Filler(known={"itself": self.env}).fill_attributes(self.env, history["lasting"])
-        self.env.reset(seed=history["seed"], options=history["options"])
+        self.reset(seed=history["seed"], options=history["options"])
         for action in history["actions"]:
             self.env.step(action)
         self.history = history
+        return _fill_what_differs(self.env, arrival)
 
 
 _GENERATORS = ("_np_random", "_np_random_seed", "action_space", "observation_space")
@@ -88,7 +98,8 @@ def _own_generators(env: Any) -> dict[str, Any]:
 def _lasting_attributes(env: Any) -> dict[str, Any]:
     """What may outlive an episode beside Gymnasium's generator: counters, tables, generators under any name.
 
-    An attribute in which something cannot be described is left to the reset to rebuild; the self-test sees if it is not.
+    An attribute in which something cannot be described is left to the reset to rebuild. An iterator that outlives the reset is
+    named (`ActionRecorder.outliving`); whether other objects, such as a simulator in C, come back only the self-test sees.
     """
     lasting = {}
     for name, value in vars(env).items():
@@ -97,6 +108,24 @@ def _lasting_attributes(env: Any) -> dict[str, Any]:
         if name not in _NOT_LASTING and not describer.opaque:
             lasting[name] = described
     return lasting
+
+
+def _present_attributes(env: Any) -> dict[str, Any]:
+    """The describable attributes now, generators included, in one description that keeps what they share."""
+    describable = _lasting_attributes(env).keys() | set(_GENERATORS)
+    names = frozenset(name for name in vars(env) if name not in describable)
+    return dict(Describer(known={"itself": env}).attributes(env, skip=names))
+
+
+def _fill_what_differs(env: Any, arrival: dict[str, Any]) -> list[str]:
+    """Only what differs is touched: an array may be a view into a simulator's memory."""
+    from unbroken.capture.codec import digest
+
+    present = _present_attributes(env)
+    differing = {n: d for n, d in arrival.items() if n not in present or digest(present[n]) != digest(d)}
+    filler = Filler(known={"itself": env})
+    filler.fill_attributes(env, differing)
+    return [f"replay arrived elsewhere: {problem}" for problem in filler.problems]
 
 
 def _restore_own_generators(env: Any, described: dict[str, Any]) -> None:
@@ -119,6 +148,7 @@ class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.opaque: list[str] = []
         self._recorder: ActionRecorder | None = None
         self._begun = False
+        self._hidden: HiddenState | None = None
         if strategy == "auto" and has_protocol(self.unwrapped):
             self.strategy = "protocol"
         if self.strategy in ("auto", "replay"):
@@ -126,7 +156,11 @@ class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environment; at the first reset the strategy is settled."""
+        # not at construction: other environments of the class may still be made, and count themselves there
+        self._hidden = self._hidden or HiddenState([*self._wrappers(), self.unwrapped])
         result = self.env.reset(seed=seed, options=options)
+        if not self._begun:
+            self._hidden.settle()
         self._begun = True
         if self.strategy == "auto":
             self._settle()
@@ -160,7 +194,7 @@ class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
             # some environments make their objects in reset only, and without them there is nothing to fill
             self.reset(seed=_ANY_SEED)
         filler = Filler(known=self._known())
-        self._restore_base(filler, state["strategy"], state["base"])
+        elsewhere = self._restore_base(filler, state["strategy"], state["base"])
         if filler.problems:
             raise CaptureError(f"the environment cannot take the stored state: {filler.problems[0]}")
         wrappers = list(self._wrappers())
@@ -170,7 +204,7 @@ class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
             _restore_layer(filler, layer, entry)
         if "process" in state and multiprocessing.parent_process() is not None:
             restore_generators(state["process"])
-        return filler.problems
+        return elsewhere + filler.problems
 
     def try_capture(self) -> dict[str, Any]:
         """`{"state": …}` or `{"error": …}`: an exception would end a worker process, and the training with it."""
@@ -192,8 +226,19 @@ class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
             seed_generators(seed)
 
     def coverage(self) -> dict[str, Any]:
-        """How this environment is captured: {"strategy": …, "not_captured": [...]}."""
-        return {"strategy": self.strategy, "not_captured": list(self.opaque)}
+        """How this environment is captured: {"strategy": …, "not_captured": [...]}, as far as is known by now."""
+        return {"strategy": self.strategy, "not_captured": [*self.opaque, *self._outliving(), *self._hidden_names()]}
+
+    def _outliving(self) -> list[str]:
+        """Iterators that a reset leaves as they are: a replay in a fresh environment draws their first items again."""
+        return sorted(self._recorder.outliving) if self.strategy == "replay" and self._recorder else []
+
+    def _hidden_names(self) -> list[str]:
+        """Without what the environment's own `set_state` assigns: the protocol is how a user brings such state back."""
+        if self._hidden is None:
+            return []
+        base: Any = self.unwrapped
+        return self._hidden.names(assigned_names(base.set_state) if self.strategy == "protocol" else frozenset())
 
     def _wrappers(self) -> Iterator[gymnasium.Env[Any, Any]]:
         """The layers between this one and the base, without the recorder."""
@@ -232,9 +277,10 @@ class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
         stackable = bool(actions) and all(isinstance(a, np.ndarray | np.generic) for a in actions)
         history["actions"] = np.stack(actions) if stackable else describer.describe(list(actions))
         history["options"] = describer.describe(history["options"])
-        return history
+        return {**history, "arrival": _present_attributes(self.unwrapped)}
 
-    def _restore_base(self, filler: Filler, strategy: str, described: Any) -> None:
+    def _restore_base(self, filler: Filler, strategy: str, described: Any) -> list[str]:
+        """Returns where a replay arrived that it should not have; what else does not fit is in the filler's problems."""
         if strategy == "replay":
             self.strategy = "replay"
             self._recorder = self._recorder or self._insert_recorder(REPLAY_LIMIT)
@@ -244,8 +290,8 @@ class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
                 if isinstance(actions, np.ndarray)
                 else filler.build(actions)
             )
-            self._recorder.replay({**described, "actions": listed, "options": filler.build(described["options"])})
-            return
+            history = {**described, "actions": listed, "options": filler.build(described["options"])}
+            return self._recorder.replay(history, history.pop("arrival", {}))
         self._settle_on(strategy)
         if strategy == "protocol":
             base: Any = self.unwrapped
@@ -253,6 +299,7 @@ class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
             _restore_own_generators(base, described["generators"])
         else:
             filler.fill_attributes(self.unwrapped, described, class_name(self.unwrapped))
+        return []
 
     def _insert_recorder(self, limit: int) -> ActionRecorder:
         above: Any = list(layers(self))[-2]

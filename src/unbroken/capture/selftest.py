@@ -2,7 +2,8 @@
 
 One process brings an environment to the middle of an episode, captures it and goes on, over the end of the episode; a
 second process, with a fresh environment, restores and goes on with the same actions. Every observation, reward and flag
-must be the same bits. The strategies are tried in order; the first that passes is used. Run as a module, it is either of
+must be the same bits. It is done in two episodes that follow each other, so that what goes on over resets cannot agree by
+chance. The strategies are tried in order; the first that passes is used. Run as a module, it is either of
 the two processes; nothing of the training process is touched.
 """
 
@@ -26,6 +27,7 @@ from unbroken.errors import UnbrokenError
 
 STEPS_BEFORE = 40
 STEPS_AFTER = 60
+_STEPS_AFTER_FIRST = 10
 _STEPS_INTO_EPISODE = 5
 _MOST_STEPS_AFTER = 400
 _SEED = 90_001
@@ -108,52 +110,62 @@ def prove_instances(first: Any, second: Any, strategy: Strategy = "auto") -> Ver
     """The same test within this process, over two instances of one environment that nothing else uses."""
     generators = capture_generators()
     try:
-        recorded = _record(CaptureWrapper(first, strategy))
-        return _compared(
-            recorded["strategy"], recorded["outcomes"], _continue(CaptureWrapper(second, strategy), recorded)
-        )
+        env, other = CaptureWrapper(first, strategy), CaptureWrapper(second, strategy)
+        stretches = _record(env)
+        missing = env.coverage()["not_captured"]
+        if missing:
+            return Verdict("auto", False, f"{env.strategy}: {missing[0]} is not captured")
+        return _compared(env.strategy, stretches, _continue_in_turn(other, stretches))
     finally:
         restore_generators(generators)
 
 
-def _record(env: CaptureWrapper) -> dict[str, Any]:
-    """Capture in mid-episode, then go on over a reset; the actions and what came of them."""
+def _record(env: CaptureWrapper) -> list[dict[str, Any]]:
+    """Two stretches, one reset apart: an alternation over resets that fits one of them by chance does not fit the other."""
     rng = np.random.default_rng(_SEED)
     env.action_space.seed(_SEED)
     env.reset(seed=_SEED)
+    for _ in range(STEPS_BEFORE):
+        _step(env, _legal_action(env), [], rng)
+    env.reset()
     _reach_mid_episode(env, rng)
+    first = _record_stretch(env, 0, _STEPS_AFTER_FIRST)
+    _reach_mid_episode(env, rng)
+    return [first, _record_stretch(env, STEPS_AFTER, _MOST_STEPS_AFTER)]
+
+
+def _record_stretch(env: CaptureWrapper, least: int, most: int) -> dict[str, Any]:
+    """Capture in mid-episode, then go on for so many steps and over a reset; the actions and what came of them."""
     state = _packed([env.capture_state(), capture_generators()])
     rng = _other_draws(env.strategy, _SEED + 1)
     actions: list[Any] = []
     outcomes: list[str] = []
     resets = 0
-    while len(actions) < _MOST_STEPS_AFTER and (len(actions) < STEPS_AFTER or not resets):
+    while len(actions) < most and (len(actions) < least or not resets):
         action = _legal_action(env)
         actions.append(_packed(_described(action)))
         ended = _step(env, action, outcomes, rng)
         resets += ended
     if not resets:
         outcomes.append(_digest(env.reset()[0]))
-    return {
-        "strategy": env.strategy,
-        "state": state,
-        "actions": actions,
-        "outcomes": outcomes,
-        "reset_at_end": not resets,
-    }
+    return {"state": state, "actions": actions, "outcomes": outcomes, "reset_at_end": not resets}
 
 
 def _reach_mid_episode(env: CaptureWrapper, rng: np.random.Generator) -> None:
     """Come into the middle of an episode that a reset without a seed began, as nearly all episodes of a training."""
-    for _ in range(STEPS_BEFORE):
-        _step(env, _legal_action(env), [], rng)
-    env.reset()
     since_reset = 0
     for count in range(10 * STEPS_BEFORE):
         if count >= _STEPS_INTO_EPISODE and since_reset >= 2:
             return
         ended = _step(env, _legal_action(env), [], rng)
         since_reset = 0 if ended else since_reset + 1
+
+
+def _continue_in_turn(env: CaptureWrapper, stretches: list[dict[str, Any]]) -> list[list[str]]:
+    """With one instance for both, a reset more in between, or it would be two resets behind: an alternation would fit."""
+    found = [_continue(env, stretches[0])]
+    env.reset()
+    return [*found, _continue(env, stretches[1])]
 
 
 def _continue(env: CaptureWrapper, recorded: dict[str, Any]) -> list[str]:
@@ -243,16 +255,23 @@ def _unpacked(packed: list[str]) -> Any:
     return decode(packed[0].encode(), base64.b64decode(packed[1]))
 
 
-def _compared(strategy: Strategy, expected: list[str], found: list[str]) -> Verdict:
+def _compared(strategy: Strategy, stretches: list[dict[str, Any]], continued: list[list[str]]) -> Verdict:
+    for recorded, found in zip(stretches, continued, strict=True):
+        if reason := _difference(strategy, recorded["outcomes"], found):
+            return Verdict("auto", False, reason)
+    return Verdict(strategy, True)
+
+
+def _difference(strategy: Strategy, expected: list[str], found: list[str]) -> str:
     if expected == found:
-        return Verdict(strategy, True)
+        return ""
     if found and found[0].startswith("not restored"):
-        return Verdict("auto", False, f"{strategy}: {found[0]}")
+        return f"{strategy}: {found[0]}"
     same = next(
         (k for k, pair in enumerate(zip(expected, found, strict=False)) if pair[0] != pair[1]),
         min(len(expected), len(found)),
     )
-    return Verdict("auto", False, f"by {strategy}, the restored copy differs from outcome {same + 1} on")
+    return f"by {strategy}, the restored copy differs from outcome {same + 1} on"
 
 
 def _make(request: dict[str, Any], strategy: Strategy) -> CaptureWrapper:
@@ -271,10 +290,11 @@ def _strategies(request: dict[str, Any]) -> list[Strategy]:
 def _attempt(request: dict[str, Any], strategy: Strategy) -> dict[str, Any]:
     try:
         env = _make(request, strategy)
-        recorded = _record(env)
-        if env.opaque:
-            return {"strategy": strategy, "error": f"{strategy}: cannot describe {env.opaque[0]}"}
-        return recorded
+        stretches = _record(env)
+        missing = env.coverage()["not_captured"]
+        if missing:
+            return {"strategy": strategy, "error": f"{strategy}: {missing[0]} is not captured"}
+        return {"strategy": env.strategy, "stretches": stretches}
     except Exception as error:  # noqa: BLE001 - whatever the user's environment raises disproves the strategy
         return {"strategy": strategy, "error": f"{strategy}: {type(error).__name__}: {error}"}
 
@@ -299,14 +319,18 @@ def _continue_all(request: dict[str, Any], attempts: list[dict[str, Any]]) -> li
         if "error" in attempt:
             verdicts.append(Verdict("auto", False, attempt["error"]))
             continue
-        try:
-            found = _continue(_make(request, attempt["strategy"]), attempt)
-        except Exception as error:  # noqa: BLE001 - whatever the user's environment raises disproves the strategy
-            found = [f"not restored: {type(error).__name__}: {error}"]
-        verdicts.append(_compared(attempt["strategy"], attempt["outcomes"], found))
+        found = [_continue_anew(request, attempt["strategy"], stretch) for stretch in attempt["stretches"]]
+        verdicts.append(_compared(attempt["strategy"], attempt["stretches"], found))
         if verdicts[-1].proved:
             break
     return verdicts
+
+
+def _continue_anew(request: dict[str, Any], strategy: Strategy, stretch: dict[str, Any]) -> list[str]:
+    try:
+        return _continue(_make(request, strategy), stretch)
+    except Exception as error:  # noqa: BLE001 - whatever the user's environment raises disproves the strategy
+        return [f"not restored: {type(error).__name__}: {error}"]
 
 
 def main() -> None:
