@@ -144,7 +144,7 @@ def test_globals_that_code_assigns_are_named(tmp_path, capsys):
     trained(tmp_path, counting_globally, AssignsGlobally())
     out = capsys.readouterr().out
     assert out.count("not captured: model.learning_rate: assigns the global calls_made") == 1
-    assert out.count("not captured: callback AssignsGlobally: assigns the global calls_made") == 1
+    assert out.count(f"not captured: callbacks: global {__name__}.calls_made") == 1
 
 
 def test_constant_schedules_are_not_state(tmp_path, capsys):

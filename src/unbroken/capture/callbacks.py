@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +10,10 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from unbroken.capture.callables import assigned_globals
 from unbroken.capture.configured import configured_names
 from unbroken.capture.filling import Filler
-from unbroken.capture.objects import LIBRARIES, Describer, class_name
+from unbroken.capture.hidden import HiddenState
+from unbroken.capture.objects import Describer, class_name
 from unbroken.capture.vector_environments import capture_vector_environment, restore_vector_environment
 
 _CALLBACK_SKIP = frozenset({"locals", "globals", "model", "parent", "logger"})
@@ -26,8 +25,8 @@ class Callbacks:
 
     root: BaseCallback | None = None
     ours: tuple[BaseCallback, ...] = ()
-    # what they held when the training began, see `held_by`: a resumed training has at hand what is of those classes
-    at_start: Mapping[str, str] | None = None
+    # a resumed training has at hand what is of those classes
+    at_start: AtStart | None = None
 
     def names(self) -> dict[str, Any]:
         """Our own callbacks, to be referred to and not entered."""
@@ -43,9 +42,35 @@ def _callback_tools(model: BaseAlgorithm, callbacks: Callbacks) -> dict[str, Any
     }
 
 
-def held_by(model: BaseAlgorithm, callbacks: Callbacks) -> dict[str, str]:
-    """By path, the class of what callbacks hold that can be filled on resume but not made."""
-    return _described(model, callbacks, [])[1].needing
+@dataclass(frozen=True)
+class AtStart:
+    """What callbacks were when a training began: by path the class of what can be filled but not made, and shared state."""
+
+    held: Mapping[str, str]
+    hidden: HiddenState
+
+
+def at_start(model: BaseAlgorithm, callbacks: Callbacks) -> AtStart:
+    """To be taken before the first rollout, and before a checkpoint is restored into the callbacks."""
+    described, describer = _described(model, callbacks, [])
+    del described
+    return AtStart(describer.needing, HiddenState(_each(callbacks)))
+
+
+def _each(callbacks: Callbacks) -> list[BaseCallback]:
+    """All callbacks but ours, those in lists and events too."""
+    waiting = [callbacks.root] if callbacks.root is not None else []
+    found: list[BaseCallback] = []
+    while waiting:
+        callback = waiting.pop()
+        if callback not in callbacks.ours and callback not in found:
+            found.append(callback)
+            inner = vars(callback).values()
+            waiting += [value for value in inner if isinstance(value, BaseCallback) and value is not callback.parent]
+            waiting += [
+                item for value in inner if isinstance(value, list) for item in value if isinstance(item, BaseCallback)
+            ]
+    return found
 
 
 def capture_callbacks(model: BaseAlgorithm, callbacks: Callbacks, missing: list[str]) -> Any:
@@ -55,9 +80,17 @@ def capture_callbacks(model: BaseAlgorithm, callbacks: Callbacks, missing: list[
     described, describer = _described(model, callbacks, missing)
     missing += [f"callback {what}" for what in describer.opaque]
     if callbacks.at_start is not None:
-        made = [path for path, cls in describer.needing.items() if callbacks.at_start.get(path) != cls]
-        missing += [f"callback {path}: {describer.needing[path]} made during training" for path in made]
+        missing += [
+            f"callback {path}: {cls} made during training" for path, cls in _made_since(callbacks.at_start, describer)
+        ]
+        missing += [f"callbacks: {place}" for place in callbacks.at_start.hidden.names()]
     return described
+
+
+def _made_since(start: AtStart, describer: Describer) -> list[tuple[str, str]]:
+    """What there was no like of when the training began, items of a container together."""
+    made = {path: cls for path, cls in describer.needing.items() if start.held.get(path) != cls}
+    return sorted({(path.partition("[")[0], cls) for path, cls in made.items()})
 
 
 def _described(model: BaseAlgorithm, callbacks: Callbacks, missing: list[str]) -> tuple[Any, Describer]:
@@ -68,7 +101,6 @@ def _described(model: BaseAlgorithm, callbacks: Callbacks, missing: list[str]) -
             return {"environment": described}
         if isinstance(value, BaseCallback):
             name = type(value).__name__
-            missing.extend(f"callback {name}: assigns the global {what}" for what in _globals_of(type(value)))
             skip = _CALLBACK_SKIP | _configuration_of(value)
             return {"callback": describer.attributes(value, name, skip), "class": class_name(value)}
         return None
@@ -102,14 +134,6 @@ def restore_callbacks(model: BaseAlgorithm, callbacks: Callbacks, described: Any
     filler = Filler(known=_callback_tools(model, callbacks), special=special)
     filler.build(described, callbacks.root, "callbacks")
     return problems + filler.problems
-
-
-@functools.cache
-def _globals_of(cls: type[BaseCallback]) -> tuple[str, ...]:
-    """Module globals that methods of a user's callback assign: state in a place where nothing captures it."""
-    own = [base for base in cls.__mro__ if not base.__module__.startswith((*LIBRARIES, "builtins", "abc"))]
-    codes = [getattr(value, "__code__", None) for base in own for value in vars(base).values()]
-    return tuple(sorted(frozenset().union(*(assigned_globals(code) for code in codes if code is not None))))
 
 
 def _configuration_of(callback: BaseCallback) -> frozenset[str]:

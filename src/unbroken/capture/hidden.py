@@ -10,13 +10,15 @@ import dis
 import functools
 import io
 import types
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sized
 from typing import Any
 
 from unbroken.capture.objects import LIBRARIES, Describer, attributes_of, class_name, is_space
 
 _NOT_USERS = (*LIBRARIES, "builtins.", "abc.", "typing.", "collections.")
 _NO_STATE = (type(None), type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType)
+_LARGE_BYTES = 100_000
+_LARGE_ITEMS = 1_000
 _METHODS = (types.FunctionType, staticmethod, classmethod, property)
 
 
@@ -187,6 +189,9 @@ def _digest(value: Any) -> str | None:
     """None for None, for code, for spaces, from which learners sample, and for what cannot be described."""
     if isinstance(value, _NO_STATE) or is_space(value):
         return None
+    if getattr(value, "nbytes", 0) > _LARGE_BYTES or (isinstance(value, Sized) and len(value) > _LARGE_ITEMS):
+        # a data set; reading all of it at every checkpoint would cost more than it finds
+        return f"{class_name(value)} at {id(value)}"
     from unbroken.capture.codec import digest
 
     describer = Describer()

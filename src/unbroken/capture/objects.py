@@ -54,6 +54,7 @@ LIBRARIES = (*_UNCHANGING, "numpy.")
 _ARRAY_KINDS = frozenset("biufcSUmMO")
 # deeper nests than this would end in a RecursionError: the part is named and left out
 _DEEPEST = 100
+_LONGEST_PATH = 120
 _PLAIN_FACTORIES = (int, float, bool, str, list, dict, set, tuple)
 # Python refuses to read longer decimals from text
 _MOST_BITS = 4096
@@ -92,7 +93,8 @@ def attributes_of(value: Any) -> dict[str, Any]:
 
 def is_inert(value: Any) -> bool:
     """Whether a value is a display, a lock or the like: without state that training could depend on."""
-    module = type(value).__module__
+    # some types of C extensions have no module
+    module = getattr(type(value), "__module__", None) or ""
     return isinstance(value, _INERT_TYPES) or any(
         module == name or module.startswith(f"{name}.") for name in _INERT_MODULES
     )
@@ -133,6 +135,10 @@ def _inside(code: Any) -> list[Any]:
         with contextlib.suppress(ValueError):  # a cell may be empty
             found.append(cell.cell_contents)
     return found
+
+
+def _shortened(path: str) -> str:
+    return path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}..."
 
 
 def _kind(code: Any) -> str:
@@ -363,7 +369,7 @@ class Describer:
         return not (isinstance(value, (*_CODE, np.ndarray)) or is_inert(value))
 
     def _give_up(self, value: Any, path: str) -> Description:
-        self._opaque.append(f"{_place(path)}: {class_name(value).replace(':', '.')}")
+        self._opaque.append(f"{_place(_shortened(path))}: {class_name(value).replace(':', '.')}")
         return {"t": "opaque", "v": class_name(value)}
 
 

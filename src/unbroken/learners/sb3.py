@@ -14,7 +14,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
 from unbroken import logs
-from unbroken.capture.callbacks import Callbacks, held_by
+from unbroken.capture.callbacks import AtStart, Callbacks, at_start
 from unbroken.capture.codec import decode, encode
 from unbroken.capture.sb3 import Cut, ModelSnapshot, capture_model, export_members, read_tensors, restore_model
 from unbroken.errors import DamagedFile
@@ -98,11 +98,11 @@ class KeeperCallback(BaseCallback):
         self._not_restored: list[str] = []
         self._gaps: tuple[str, ...] = ()
         self._gaps_said = False
-        self._held_at_start: dict[str, str] | None = None
+        self._at_start: AtStart | None = None
 
     def callbacks(self) -> Callbacks:
         """The callbacks whose state belongs to the training."""
-        return Callbacks(self._root, (self, *self.stateless), self._held_at_start)
+        return Callbacks(self._root, (self, *self.stateless), self._at_start)
 
     def begin_from(
         self, model: BaseAlgorithm, stored: Stored, root: BaseCallback | None = None, gaps: Sequence[str] = ()
@@ -151,7 +151,7 @@ class KeeperCallback(BaseCallback):
         self._rollouts = 0
         with contextlib.suppress(Exception):
             # whatever the user's code raises here, a capture will raise and say
-            self._held_at_start = held_by(self.model, Callbacks(self._root, (self, *self.stateless)))
+            self._at_start = at_start(self.model, Callbacks(self._root, (self, *self.stateless)))
 
     def _on_rollout_start(self) -> None:
         self._rollouts += 1
