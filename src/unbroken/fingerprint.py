@@ -45,7 +45,8 @@ def _file_of(module_name: str) -> Path | None:
     module = sys.modules.get(module_name)
     place = getattr(module, "__file__", None)
     if module is None:
-        with contextlib.suppress(ImportError, ValueError, AttributeError):
+        # finding a module imports its package, which may raise whatever it likes; making the environment says it better
+        with contextlib.suppress(Exception):
             spec = importlib.util.find_spec(module_name)
             place = spec.origin if spec is not None and spec.has_location else None
     return Path(place) if place else None

@@ -81,7 +81,7 @@ def recording_tracebacks(path: Path) -> Iterator[None]:
         if not isinstance(error, UnbrokenError | OSError):
             with contextlib.suppress(OSError), path.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write("".join(traceback.format_exception(error)))
-                error.add_note(f"The traceback is in {path}")
+                error.add_note(f"The traceback is in {path}.")
         raise
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
@@ -60,6 +61,8 @@ _OTHER_NAMES = {
     "algorithm": "algo",
     "set": "settings",
 }
+# what is below these is not ours to take apart
+_OPAQUE_SECTIONS = frozenset({"kwargs", "policy_kwargs"})
 # only those that are near a word, or often given: a name that is neither gets the same advice
 _HYPERPARAMETERS = frozenset({"n_steps", "learning_rate", "batch_size", "n_epochs", "gamma", "train_freq"})
 
@@ -107,6 +110,8 @@ def make_request(target: str | None, words: TrainWords) -> TrainRequest:
             raise UsageError(f"{name} {number}: give a number of steps of at least 1")
     if more is not None and (steps is not None or quick):
         raise UsageError("--more adds to what is there; it goes neither with --steps nor with --quick")
+    if quick and steps is not None:
+        raise UsageError("--quick is a target of its own; give it or --steps, not both")
     if words.get("fresh") and (words.get("checkpoint") or more is not None):
         raise UsageError("--fresh starts again; it goes neither with --checkpoint nor with --more")
     checkpoint = words.get("checkpoint")
@@ -159,7 +164,16 @@ def _values(target: str | None, words: TrainWords) -> dict[str, Any]:
         if duration is not None:
             values[key] = seconds(str(duration))
     settings = words.get("settings") or {}
-    return merged(values, assignments(settings) if isinstance(settings, list) else settings)
+    return merged(values, assignments(settings) if isinstance(settings, list) else _undotted(settings))
+
+
+def _undotted(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"a.b": 1}` as `{"a": {"b": 1}}`: in a notebook people write the keys of `--set`."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        inner = _undotted(value) if isinstance(value, Mapping) and key not in _OPAQUE_SECTIONS else value
+        found = merged(found, _nested(tuple(key.split(".")), inner))
+    return found
 
 
 def _nested(place: tuple[str, ...], value: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unbroken.errors import UnknownTarget
+from unbroken.errors import MissingExtra, UnknownTarget
 
 
 def scenario_name(target: str) -> str:
@@ -24,7 +24,7 @@ def scenario_name(target: str) -> str:
 def make_environment(target: str, kwargs: Mapping[str, Any] | None = None) -> Any:
     """A new Gymnasium environment with the wrappers its registration asks for.
 
-    Raises UnknownTarget, with the nearest name that exists.
+    Raises UnknownTarget, with the nearest name that exists, and MissingExtra.
     """
     options = dict(kwargs or {})
     module_name, _, name = target.partition(":")
@@ -64,16 +64,21 @@ def _environment_class(module_name: str, name: str) -> Any:
     return None
 
 
-def _import(module_name: str) -> Any:
-    # a notebook or script user expects the module beside his files to be found
+def find_modules_here() -> str:
+    """Let modules in the current folder be imported, as a script's user expects of those beside his files; returns the folder."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
+    return here
+
+
+def _import(module_name: str) -> Any:
+    here = find_modules_here()
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and not module_name.startswith(error.name):
-            raise UnknownTarget(f"importing {module_name!r} failed: it needs {error.name!r}; pip install it") from error
+            raise MissingExtra(f"importing {module_name!r} failed: it needs {error.name!r}; pip install it") from error
         raise UnknownTarget(
             f"there is no module {module_name!r} here (looked in {here} and the installed packages)"
         ) from error
@@ -91,7 +96,7 @@ def _registered(target: str, options: dict[str, Any]) -> Any:
     try:
         return gymnasium.make(target, **options)
     except gymnasium.error.DependencyNotInstalled as error:
-        raise UnknownTarget(f"environment {target!r} needs a package that is not installed: {error}") from error
+        raise MissingExtra(f"environment {target!r} needs a package that is not installed: {error}") from error
     except gymnasium.error.Error as error:
         raise _unknown(target, error) from error
 
@@ -101,6 +106,10 @@ def _unknown(target: str, error: Exception) -> UnknownTarget:
     from gymnasium.envs.registration import registry
 
     not_there = (gymnasium.error.NameNotFound, gymnasium.error.NamespaceNotFound, gymnasium.error.VersionNotFound)
+    if isinstance(error, not_there) and target.startswith("ALE/"):
+        return UnknownTarget(
+            f"environment {target!r} comes with a package: pip install ale-py, then train ale_py:{target}"
+        )
     if isinstance(error, not_there):
         return UnknownTarget(f"there is no environment {target!r}{_suggestion(target.rpartition(':')[2], registry)}")
     return UnknownTarget(f"environment {target!r} cannot be made: {' '.join(str(error).split())}")

@@ -17,10 +17,19 @@ app = typer.Typer(
 )
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"unbroken {version('unbroken')}")  # noqa: T201 - the console is the interface
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     context: typer.Context,
     debug: bool = typer.Option(False, "--debug", help="Show a traceback where an error would be one line."),
+    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
 ) -> None:
     """Options that go before the command."""
     context.obj = {"debug": debug}
@@ -47,7 +56,8 @@ def _explain(error: BaseException) -> int:
     summary = " ".join(str(error).split())
     notes = [*getattr(error, "__notes__", []), "'unbroken --debug ...' shows where it happened."]
     print(  # noqa: T201 - as above
-        f"error: {type(error).__name__}: {summary}\nThis was not expected. " + " ".join(f"{note}" for note in notes),
+        f"error: {type(error).__name__}: {summary}\nIt came from outside unbroken, or is a mistake of ours. "
+        + " ".join(notes),
         file=sys.stderr,
     )
     return 1

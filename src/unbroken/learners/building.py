@@ -126,7 +126,9 @@ def build_model(config: RunConfig, venv: VecEnv) -> BaseAlgorithm:
         return cls(policy, venv, seed=config.seed, device=config.device, **arguments)
     except (AssertionError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UsageError(f"{cls.__name__} cannot train on {config.target}: {reason}{_algorithm_hint(venv)}") from error
+        raise UsageError(
+            f"{cls.__name__} cannot train on {config.target}: {reason}{_algorithm_hint(reason, venv)}"
+        ) from error
 
 
 def _default_policy(algo: str, venv: VecEnv) -> str:
@@ -137,7 +139,9 @@ def _default_policy(algo: str, venv: VecEnv) -> str:
     return f"{kind}LstmPolicy" if algo == "recurrent_ppo" else f"{kind}Policy"
 
 
-def _algorithm_hint(venv: VecEnv) -> str:
+def _algorithm_hint(reason: str, venv: VecEnv) -> str:
+    if "action space" not in reason:
+        return ""
     if isinstance(venv.action_space, spaces.Box):
         return " (for continuous actions try ppo, sac, td3 or tqc)"
     return " (for discrete actions try ppo, dqn or qrdqn)" if isinstance(venv.action_space, spaces.Discrete) else ""

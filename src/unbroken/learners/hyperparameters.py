@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from unbroken.errors import ConfigurationError
+from unbroken.targets import find_modules_here
 
 _OURS = {
     "policy": "policy",
@@ -107,6 +108,7 @@ def imported(place: str) -> Any:
     module_name, _, name = place.partition(":")
     if not module_name or not name:
         raise ConfigurationError(f"{place!r} names no code; write it as module:name")
+    find_modules_here()
     try:
         found: Any = importlib.import_module(module_name)
         for part in name.split("."):
