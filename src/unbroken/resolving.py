@@ -123,7 +123,7 @@ def resolve(request: TrainRequest, folder: RunFolder) -> Resolved:
     config = build_config(values)
     lineage = list(manifest.get("lineage") or [])
     if record is not None:
-        _say_missing_metadata(folder, manifest)
+        _say_missing_metadata(folder, stored, manifest)
         lineage += _judge(folder, manifest.get("config") or before, config, record.step)
         lineage += _judge_source(manifest, config, record.step)
     kept = {"parent": manifest["parent"]} if manifest.get("parent") else {}
@@ -176,9 +176,13 @@ def _say_from_zero(folder: RunFolder) -> None:
     logs.checkpoint(f"No checkpoint to restore in {folder.path / 'checkpoints'}: starting at step 0")
 
 
-def _say_missing_metadata(folder: RunFolder, manifest: dict[str, Any]) -> None:
+def _say_missing_metadata(folder: RunFolder, stored: dict[str, Any], manifest: dict[str, Any]) -> None:
+    parent = stored.get("parent") or {}
     if "config" not in manifest or "schema" not in manifest:
         logs.warn_checkpoint("the checkpoint has no metadata: it is taken to fit the configuration, unchecked")
+    elif (parent.get("run"), parent.get("step")) == (manifest.get("run"), manifest.get("step")):
+        # a fork just made has its parent's checkpoint and no metadata of its own yet
+        return
     elif not folder.metadata():
         logs.warn_checkpoint(f"{METADATA} is missing or cannot be read; the checkpoint's own copy is used")
 
