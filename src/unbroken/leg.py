@@ -82,6 +82,7 @@ class Leg:
         self._root: CallbackList
         self._progress = Progress(self.config.total_timesteps, resolved.step)
         self._best_on_disk: Score | None = None
+        self._ended_by_callback = False
         self._next_best = 0
         self._verdict = Verdict("auto", False)
         self._missing: list[str] = []
@@ -217,6 +218,7 @@ class Leg:
     def _stopped_by_callback(self) -> str:
         """`learn()` came back before the target, as it does when a callback returns False: no final model, but a checkpoint."""
         self._keeper.close()
+        self._ended_by_callback = True
         goal = self.config.total_timesteps
         logs.warn_checkpoint(
             f"a callback stopped the training at step {self.step:,}, before its target of {goal:,} steps"
@@ -279,6 +281,7 @@ class Leg:
             "context": self._context,
             "environment_capture": self._capture_report(model),
             "lineage": self.resolved.lineage,
+            "ended_by_callback": self._ended_by_callback,
             "parent": self.resolved.stored.get("parent"),
             "legs": self._legs(model.num_timesteps),
             "logs": self._recorder.positions(),

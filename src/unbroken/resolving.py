@@ -39,6 +39,12 @@ class Resolved:
         """The step to start from."""
         return self.record.step if self.record else 0
 
+    @property
+    def ended_by_callback(self) -> bool:
+        """Whether a callback ended this same training here: the next step would only let it do so again."""
+        ended = self.manifest.get("ended_by_callback") and self.manifest.get("run") == self.folder.name
+        return bool(ended) and self.manifest.get("config") == self.config.plain()
+
     def remember(self) -> None:
         """Record in `run.yaml` what the run continues with."""
         self.folder.store({"version": 1, **self.stored, "config": self.config.plain()})

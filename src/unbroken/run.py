@@ -62,6 +62,9 @@ def carry(request: TrainRequest, *, hard_exit: bool) -> Outcome:
         if resolved.record is not None and resolved.step >= resolved.config.total_timesteps:
             resolved.remember()
             return _already_there(resolved)
+        if resolved.ended_by_callback:
+            resolved.remember()
+            return _ended_before(resolved)
         return _carry_leg(resolved, hard_exit)
 
 
@@ -72,6 +75,15 @@ def _already_there(resolved: Resolved) -> Outcome:
         f"Target reached: {resolved.step:,} of {target:,} steps are done; nothing to do (more with --steps N or --more N)"
     )
     return Outcome(resolved.folder.name, resolved.folder.path, resolved.step, target, 0, "target reached before")
+
+
+def _ended_before(resolved: Resolved) -> Outcome:
+    step, target = resolved.step, resolved.config.total_timesteps
+    logs.checkpoint(
+        f"A callback stopped the training at step {step:,}, before its target of {target:,} steps; nothing to do (another target, "
+        "with --steps N or --more N, or another callback goes on)"
+    )
+    return Outcome(resolved.folder.name, resolved.folder.path, step, target, EXIT_BY_CALLBACK, BY_CALLBACK)
 
 
 def _complete_final(resolved: Resolved) -> None:

@@ -36,7 +36,7 @@ def data(files):
 
 
 def test_a_callback_that_stops_the_training_is_not_the_target(training):
-    """A4, A5: exit code 4, no final model, a checkpoint at that step, and the same command goes on from there."""
+    """A4, A5: exit code 4, no final model, a checkpoint at that step; a changed command goes on from there."""
     outcome = training(steps=640, settings=callbacks(SaysEnough))
     assert (outcome.step, outcome.exit_code, outcome.reason) == (200, 4, "stopped by a callback")
     assert "a callback stopped the training at step 200, before its target of 640 steps" in training.out
@@ -45,6 +45,23 @@ def test_a_callback_that_stops_the_training_is_not_the_target(training):
     assert training.metadata()["target_reached"] is False
     assert training(steps=384).exit_code == 0
     assert "Resume: timestep=200" in training.out
+
+
+def test_the_same_command_after_a_callbacks_stop_does_nothing(training):
+    """A4, A11: not one step more each time; a changed target goes on, and a fork that is asked for too."""
+    training(steps=640, settings=callbacks(SaysEnough))
+    before = data(training.files())
+    for _ in range(2):
+        outcome = training(steps=640, settings=callbacks(SaysEnough))
+        assert (outcome.step, outcome.exit_code, outcome.reason) == (200, 4, "stopped by a callback")
+        assert (
+            "A callback stopped the training at step 200, before its target of 640 steps; nothing to do" in training.out
+        )
+        assert data(training.files()) == before
+    assert training(checkpoint="CartPole-v1-ppo-seed0@200", steps=640, settings=callbacks(SaysEnough)).step == 201
+    assert training(steps=641, settings=callbacks(SaysEnough)).step == 201
+    assert training(more=192, settings=callbacks(SaysEnough)).step == 202
+    assert training(more=192, settings=callbacks(SaysEnough)).step == 202
 
 
 @pytest.mark.parametrize(("at", "code", "line"), [(40, 1, "stopped before the first"), (150, 75, "will be repeated")])
