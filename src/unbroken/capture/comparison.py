@@ -2,7 +2,7 @@
 
 Left out by name, and nothing else is: fields that measure the wall clock, which can never agree (logged times, Monitor's episode
 times), and the generators that observation spaces carry for `sample()`. Gymnasium seeds those from the operating system, and
-training draws from none; an environment that does shows it in what it observes. Action spaces, which training samples, are compared.
+training draws from none; an environment that does shows it in what it observes. Action spaces, which training samples, count.
 """
 
 from __future__ import annotations
