@@ -134,6 +134,9 @@ def build_config(values: Mapping[str, Any]) -> RunConfig:
 
 
 def _explain(item: Any) -> str:
+    own = (item.get("ctx") or {}).get("error")
+    if isinstance(own, ConfigurationError):
+        return str(own)
     place = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         known = configuration_keys()
