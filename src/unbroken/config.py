@@ -28,7 +28,11 @@ Algorithm = Literal[
 ]
 DEFAULT_TARGET = 100_000
 QUICK_TARGET = 5_000
-_RUN_NAME = re.compile(r"[^\x00-\x1f/\\:*?\"<>|]{1,120}")
+_RUN_NAME = re.compile(r"[^\x00-\x1f/\\:*?\"<>|]+")
+# the longest name made of one is that of an unfinished checkpoint,
+# .NAME_checkpoint_STEPS_steps.zip.PID-COUNT.tmp, and file systems take 255 bytes: 75 for all but NAME
+NAME_LIMIT_BYTES = 180
+_NAME_LIMIT = 120
 _WINDOWS_RESERVED = frozenset({"con", "prn", "aux", "nul"})
 
 
@@ -108,6 +112,12 @@ class RunConfig(_Section):
 
 def check_name(name: str, what: str = "run name") -> str:
     """The name itself, if it is one folder name on every operating system. Raises ConfigurationError."""
+    size = len(name.encode("utf-8", "surrogateescape"))
+    if len(name) > _NAME_LIMIT or size > NAME_LIMIT_BYTES:
+        raise ConfigurationError(
+            f"{what} {name!r} is too long: {len(name)} characters, {size} bytes in UTF-8; names of files are made of it, "
+            f"so give one of at most {_NAME_LIMIT} characters and {NAME_LIMIT_BYTES} bytes"
+        )
     stem = name.partition(".")[0].lower()
     reserved = stem in _WINDOWS_RESERVED or re.fullmatch(r"(com|lpt)\d", stem) is not None
     if not _RUN_NAME.fullmatch(name) or name in (".", "..") or name.strip() != name or name.endswith(".") or reserved:
@@ -124,6 +134,9 @@ def build_config(values: Mapping[str, Any]) -> RunConfig:
 
 
 def _explain(item: Any) -> str:
+    own = (item.get("ctx") or {}).get("error")
+    if isinstance(own, ConfigurationError):
+        return str(own)
     place = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         known = configuration_keys()

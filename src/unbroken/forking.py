@@ -12,13 +12,13 @@ from typing import Any
 from unbroken import logs
 from unbroken.compatibility import effective_changes, require_compatible
 from unbroken.config import RunConfig, build_config, merged
-from unbroken.errors import NotFound, UsageError
-from unbroken.folder import RunFolder
+from unbroken.errors import DamagedFile, NotFound, UsageError
+from unbroken.folder import BEST, BEST_SCORE, RunFolder
 from unbroken.locate import Place, find_checkpoint, repository_of
 from unbroken.recording import EVENTS, METRICS
 from unbroken.request import TrainRequest
-from unbroken.store.checkpoint_file import ForeignFile
-from unbroken.store.durable import write_durably
+from unbroken.store.checkpoint_file import CheckpointFile, ForeignFile
+from unbroken.store.durable import write_durably, write_json_durably
 from unbroken.store.lock import ExclusiveLock
 from unbroken.trust import require_said
 
@@ -90,6 +90,7 @@ def _make(folder: RunFolder, place: Place, manifest: dict[str, Any], parent: dic
         _copy(place, folder, repository_of(folder, scenario).path_for(manifest["step"]))
         if place.run is not None:
             _copy_recordings(place.run, folder, manifest.get("logs") or {})
+            _copy_best(place.run, folder, manifest["step"])
         # written last: a folder without run.yaml is not a fork yet, and the next start makes it again
         folder.store(
             {
@@ -108,6 +109,19 @@ def _copy(place: Place, folder: RunFolder, path: str) -> None:
                 writer.write(chunk)
 
     write_durably(folder.backend, path, produce)
+
+
+def _copy_best(source: RunFolder, folder: RunFolder, step: int) -> None:
+    """The parent's best model, unless the parent found it later than the fork begins or it cannot be used."""
+    try:
+        with CheckpointFile(source.backend, BEST) as file:
+            file.verify()
+            score = {key: file.manifest[key] for key in ("score", "step")}
+    except (NotFound, DamagedFile, KeyError):
+        return
+    if score["step"] <= step:
+        _copy(Place(source.backend, BEST, source), folder, BEST)
+        write_json_durably(folder.backend, BEST_SCORE, score)
 
 
 def _copy_recordings(source: RunFolder, folder: RunFolder, positions: dict[str, int]) -> None:

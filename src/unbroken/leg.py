@@ -21,6 +21,7 @@ from unbroken.capture.sb3 import ModelSnapshot, describe_schema, finished_episod
 from unbroken.capture.selftest import Verdict, proof_key
 from unbroken.capture.vector_environments import coverage
 from unbroken.compatibility import require_same_schema
+from unbroken.config import SavingConfig
 from unbroken.context import current_context, differences, enforce_threads
 from unbroken.errors import ConfigurationError, StorageError, UnbrokenError
 from unbroken.folder import BEST, BEST_SCORE
@@ -81,6 +82,8 @@ class Leg:
         self._root: CallbackList
         self._progress = Progress(self.config.total_timesteps, resolved.step)
         self._best_on_disk: Score | None = None
+        self._ended_by_callback = False
+        self._next_best = 0
         self._verdict = Verdict("auto", False)
         self._missing: list[str] = []
 
@@ -193,6 +196,7 @@ class Leg:
     def _finish(self) -> str:
         assert self._model is not None
         if isinstance(self._judge, TrainingBest) or self._judge.last_step < self.step:
+            self._next_best = 0
             self._judge.evaluate()
         self._keeper.close()
         final = f"{self.config.scenario}_final.zip"
@@ -214,6 +218,7 @@ class Leg:
     def _stopped_by_callback(self) -> str:
         """`learn()` came back before the target, as it does when a callback returns False: no final model, but a checkpoint."""
         self._keeper.close()
+        self._ended_by_callback = True
         goal = self.config.total_timesteps
         logs.warn_checkpoint(
             f"a callback stopped the training at step {self.step:,}, before its target of {goal:,} steps"
@@ -269,17 +274,24 @@ class Leg:
             "algorithm": type(model).__name__,
             "score": None if best is None or best.step != model.num_timesteps else best.value,
             "best": None if best is None else {"score": best.value, "step": best.step},
+            "best_model": self._best_model(),
             "mean_reward": mean_episode_reward(model),
             "config": self.config.plain(),
             "schema": describe_schema(model),
             "context": self._context,
             "environment_capture": self._capture_report(model),
             "lineage": self.resolved.lineage,
+            "ended_by_callback": self._ended_by_callback,
             "parent": self.resolved.stored.get("parent"),
             "legs": self._legs(model.num_timesteps),
             "logs": self._recorder.positions(),
             "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+
+    def _best_model(self) -> dict[str, Any] | None:
+        """What the best model on disk scored: after a kill it may be ahead of the training's own best, in a fork behind it."""
+        best = self._best_on_disk
+        return None if best is None else {"score": best.value, "step": best.step}
 
     def _capture_report(self, model: BaseAlgorithm) -> dict[str, Any]:
         assert model.env is not None
@@ -308,19 +320,22 @@ class Leg:
 
     def _complete_best_score(self) -> None:
         """The score beside the best model is written after it: a kill in between leaves an older one."""
-        best = self._best_on_disk
-        if best is not None and self.folder.best_score() != {"score": best.value, "step": best.step}:
+        best = self._best_model()
+        if best is not None and self.folder.best_score() != best:
             with contextlib.suppress(OSError):
-                write_json_durably(self.folder.backend, BEST_SCORE, {"score": best.value, "step": best.step})
+                write_json_durably(self.folder.backend, BEST_SCORE, best)
 
     def _keep_best(self, score: Score) -> None:
         """Export the best model, unless the one on disk, perhaps of a leg that was killed later, is at least as good."""
-        if not score.beats(self._best_on_disk):
+        if not score.beats(self._best_on_disk) or score.step < self._next_best:
             return
         facts = {"kind": "best", "score": score.value, "step": score.step}
         if self._export(BEST, facts):
             self._best_on_disk = score
             logs.checkpoint(f"New best model: mean reward {score.value:.2f} at step {score.step:,}")
+        elif self.config.evaluation.every == 0:
+            # the moving average is offered at every cut, which may be every step: the next save's interval is soon enough
+            self._next_best = score.step + (self.config.saving.every or SavingConfig().every or 1)
 
     def _export(self, path: str, facts: dict[str, Any]) -> bool:
         model = self._model

@@ -26,7 +26,7 @@ def leg_entry(number: int, started: float, from_step: int, to_step: int) -> dict
 
 def metadata_content(record: CheckpointRecord, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The document after a checkpoint has been committed."""
-    config, schema, best = facts["config"], facts["schema"], facts.get("best") or {}
+    config, schema, best = facts["config"], facts["schema"], facts.get("best_model") or {}
     return {
         "timestamp": facts["timestamp"],
         "total_timesteps_completed": record.step,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import contextlib
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unbroken import logs
@@ -38,6 +39,12 @@ class Resolved:
     def step(self) -> int:
         """The step to start from."""
         return self.record.step if self.record else 0
+
+    @property
+    def ended_by_callback(self) -> bool:
+        """Whether a callback ended this same training here: the next step would only let it do so again."""
+        ended = self.manifest.get("ended_by_callback") and self.manifest.get("run") == self.folder.name
+        return bool(ended) and self.manifest.get("config") == self.config.plain()
 
     def remember(self) -> None:
         """Record in `run.yaml` what the run continues with."""
@@ -95,6 +102,10 @@ def put_aside(resolved: Resolved) -> None:
         scenario = scenario_of(folder)
     except NotFound:
         scenario = resolved.config.scenario
+    stored = folder.stored()
+    if stored is not None and stored.get("fresh"):
+        # a folder that is half moved must not read as a fresh start that has just begun
+        folder.store({**stored, "fresh": None})
     place = folder.archive(scenario)
     if place is not None:
         logs.checkpoint(f"Starting fresh: everything of the earlier training was moved to {folder.path / place}")
@@ -107,12 +118,47 @@ def resolve(request: TrainRequest, folder: RunFolder) -> Resolved:
     """Hold the request against what the run has stored; the caller holds the run's lock.
 
     Raises ConfigurationError or IncompatibleRun, with the differences, and DamagedFile or StorageError if checkpoints are
-    there, or were, and none can be used. With `--fresh` the old training counts for nothing, and stays until `put_aside`.
+    there, or were, and none can be used. With `--fresh` the old training counts for nothing, and stays until `put_aside`,
+    unless it is this very fresh start, interrupted.
     """
-    if request.fresh:
-        values = {**begun_with(request, folder), "total_timesteps": _target(request, {}, 0)}
-        config = build_config(values)
-        return Resolved(folder, config, None, {}, _promise(request, {}, config, None), fresh=True)
+    return _afresh(request, folder) if request.fresh else _onward(request, folder)
+
+
+def _afresh(request: TrainRequest, folder: RunFolder) -> Resolved:
+    """A new training, or the rest of the one that an earlier start of this same command began."""
+    values = {**begun_with(request, folder), "total_timesteps": _target(request, {}, 0)}
+    config = build_config(values)
+    if _is_under_way(folder, config):
+        logs.checkpoint(
+            f"--fresh: continuing the fresh start that is under way, until its target of {config.total_timesteps:,} steps; "
+            f"to start over now, move {folder.path} away or give another name with --run NAME"
+        )
+        with contextlib.suppress(DamagedFile):
+            return _onward(replace(request, fresh=False), folder)
+    promise = {**_promise(request, {}, config, None), "fresh": {"target": config.total_timesteps}}
+    return Resolved(folder, config, None, {}, promise, fresh=True)
+
+
+def _is_under_way(folder: RunFolder, config: RunConfig) -> bool:
+    """Whether the folder holds this training, begun by `--fresh`, that neither reached its target nor was ended by a callback.
+
+    With another source of the environment it is another training.
+    """
+    stored = folder.stored() or {}
+    target = (stored.get("fresh") or {}).get("target")
+    if target is None or {**stored["config"], "total_timesteps": target} != config.plain():
+        return False
+    records = [record for record in repository_of(folder).records() if not record.foreign]
+    if any(record.step >= target for record in records):
+        return False
+    readable = [record for record in records if record.valid is not False and not record.unreadable]
+    if not readable:
+        return all(record.unreadable for record in records)
+    manifest = read_manifest(folder.backend, readable[-1].path)
+    return not manifest.get("ended_by_callback") and _stored_source(manifest) in (None, source_digest(config.target))
+
+
+def _onward(request: TrainRequest, folder: RunFolder) -> Resolved:
     stored = folder.stored() or {}
     record = _newest(folder, stored, request)
     manifest = read_manifest(folder.backend, record.path) if record else {}
@@ -123,7 +169,7 @@ def resolve(request: TrainRequest, folder: RunFolder) -> Resolved:
     config = build_config(values)
     lineage = list(manifest.get("lineage") or [])
     if record is not None:
-        _say_missing_metadata(folder, manifest)
+        _say_missing_metadata(folder, stored, manifest)
         lineage += _judge(folder, manifest.get("config") or before, config, record.step)
         lineage += _judge_source(manifest, config, record.step)
     kept = {"parent": manifest["parent"]} if manifest.get("parent") else {}
@@ -132,10 +178,15 @@ def resolve(request: TrainRequest, folder: RunFolder) -> Resolved:
     )
 
 
+def _stored_source(manifest: dict[str, Any]) -> str | None:
+    key = (manifest.get("environment_capture") or {}).get("key") or {}
+    source: str | None = key.get("source")
+    return source
+
+
 def _judge_source(manifest: dict[str, Any], config: RunConfig, step: int) -> list[dict[str, Any]]:
     """Whether the environment's own source file is the one that the checkpoint was trained with."""
-    stored = (manifest.get("environment_capture") or {}).get("key") or {}
-    before, now = stored.get("source"), source_digest(config.target)
+    before, now = _stored_source(manifest), source_digest(config.target)
     if before is None or before == now:
         return []
     logs.checkpoint(
@@ -176,9 +227,13 @@ def _say_from_zero(folder: RunFolder) -> None:
     logs.checkpoint(f"No checkpoint to restore in {folder.path / 'checkpoints'}: starting at step 0")
 
 
-def _say_missing_metadata(folder: RunFolder, manifest: dict[str, Any]) -> None:
+def _say_missing_metadata(folder: RunFolder, stored: dict[str, Any], manifest: dict[str, Any]) -> None:
+    parent = stored.get("parent") or {}
     if "config" not in manifest or "schema" not in manifest:
         logs.warn_checkpoint("the checkpoint has no metadata: it is taken to fit the configuration, unchecked")
+    elif (parent.get("run"), parent.get("step")) == (manifest.get("run"), manifest.get("step")):
+        # a fork just made has its parent's checkpoint and no metadata of its own yet
+        return
     elif not folder.metadata():
         logs.warn_checkpoint(f"{METADATA} is missing or cannot be read; the checkpoint's own copy is used")
 

@@ -53,8 +53,7 @@ def repeated_steps(now: int, saved: int | None, why: str) -> str:
     """The line for a leg that ends without a checkpoint of its last step: what the next one will do again."""
     if saved is None:
         return (
-            f"Stopping at step {now:,} ({why}): stopped before the first checkpoint; nothing is lost but the steps since "
-            "the start"
+            f"Stopping at step {now:,} ({why}): stopped before the first checkpoint; all {now:,} steps will be repeated"
         )
     return (
         f"Stopping at step {now:,} without a new checkpoint ({why}): {now - saved:,} steps since step {saved:,} "

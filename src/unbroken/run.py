@@ -59,9 +59,12 @@ def carry(request: TrainRequest, *, hard_exit: bool) -> Outcome:
     lock = ExclusiveLock(folder.lock_path, folder.name)
     with lock, logs.logging_to(folder.log_path), logs.recording_tracebacks(folder.log_path):
         resolved = resolve(request, folder)
-        if resolved.record is not None and resolved.step >= resolved.config.total_timesteps:
-            resolved.remember()
-            return _already_there(resolved)
+        there = resolved.record is not None and resolved.step >= resolved.config.total_timesteps
+        if there or resolved.ended_by_callback:
+            if folder.stored() is None:
+                resolved.remember()
+            # else nothing is stored: what trains nothing must not change what the run continues with
+            return _already_there(resolved) if there else _ended_before(resolved)
         return _carry_leg(resolved, hard_exit)
 
 
@@ -72,6 +75,15 @@ def _already_there(resolved: Resolved) -> Outcome:
         f"Target reached: {resolved.step:,} of {target:,} steps are done; nothing to do (more with --steps N or --more N)"
     )
     return Outcome(resolved.folder.name, resolved.folder.path, resolved.step, target, 0, "target reached before")
+
+
+def _ended_before(resolved: Resolved) -> Outcome:
+    step, target = resolved.step, resolved.config.total_timesteps
+    logs.checkpoint(
+        f"A callback stopped the training at step {step:,}, before its target of {target:,} steps; nothing to do (another target, "
+        "with --steps N or --more N, or another callback goes on)"
+    )
+    return Outcome(resolved.folder.name, resolved.folder.path, step, target, EXIT_BY_CALLBACK, BY_CALLBACK)
 
 
 def _complete_final(resolved: Resolved) -> None:

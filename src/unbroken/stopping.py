@@ -79,8 +79,10 @@ class StopRequest:
         finally:
             if self._timer is not None:
                 self._timer.cancel()
+            # a command that was asked to stop is about to exit with its code: a late Ctrl-C must not change that
+            ending = give_up is not None and self.reason is not None
             for number, handler in previous.items():
-                signal.signal(number, handler)
+                signal.signal(number, signal.SIG_IGN if ending else handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name

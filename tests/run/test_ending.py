@@ -7,6 +7,8 @@ from unbroken.errors import ConfigurationError, IncompatibleRun, UsageError
 from unbroken.folder import RunFolder
 from unbroken.stopping import StopNow
 
+RUN = "CartPole-v1-ppo-seed0"
+
 
 class SaysEnough(BaseCallback):
     """Returns False at step 200, as a callback for early stopping does."""
@@ -36,7 +38,7 @@ def data(files):
 
 
 def test_a_callback_that_stops_the_training_is_not_the_target(training):
-    """A4, A5: exit code 4, no final model, a checkpoint at that step, and the same command goes on from there."""
+    """A4, A5: exit code 4, no final model, a checkpoint at that step; a changed command goes on from there."""
     outcome = training(steps=640, settings=callbacks(SaysEnough))
     assert (outcome.step, outcome.exit_code, outcome.reason) == (200, 4, "stopped by a callback")
     assert "a callback stopped the training at step 200, before its target of 640 steps" in training.out
@@ -45,6 +47,23 @@ def test_a_callback_that_stops_the_training_is_not_the_target(training):
     assert training.metadata()["target_reached"] is False
     assert training(steps=384).exit_code == 0
     assert "Resume: timestep=200" in training.out
+
+
+def test_the_same_command_after_a_callbacks_stop_does_nothing(training):
+    """A4, A11: not one step more each time; a changed target goes on, and a fork that is asked for too."""
+    training(steps=640, settings=callbacks(SaysEnough))
+    before = data(training.files())
+    for _ in range(2):
+        outcome = training(steps=640, settings=callbacks(SaysEnough))
+        assert (outcome.step, outcome.exit_code, outcome.reason) == (200, 4, "stopped by a callback")
+        assert (
+            "A callback stopped the training at step 200, before its target of 640 steps; nothing to do" in training.out
+        )
+        assert data(training.files()) == before
+    assert training(checkpoint="CartPole-v1-ppo-seed0@200", steps=640, settings=callbacks(SaysEnough)).step == 201
+    assert training(steps=641, settings=callbacks(SaysEnough)).step == 201
+    assert training(more=192, settings=callbacks(SaysEnough)).step == 202
+    assert training(more=192, settings=callbacks(SaysEnough)).step == 202
 
 
 @pytest.mark.parametrize(("at", "code", "line"), [(40, 1, "stopped before the first"), (150, 75, "will be repeated")])
@@ -78,7 +97,8 @@ def test_an_export_reads_no_environment_and_no_replay_buffer(training, monkeypat
     real = capture.capture_model
     monkeypatch.setattr("unbroken.learners.sb3.capture_model", lambda *a, **k: calls.append(1) or real(*a, **k))
     training(steps=128, save_every=10_000, eval_every=64, eval_episodes=1)
-    assert len(calls) == 1
+    # the look at the start for what cannot be captured, and the checkpoint at the end
+    assert len(calls) == 2
     from stable_baselines3 import PPO
 
     assert PPO.load(training.folder() / "best_model" / "best_model.zip").num_timesteps in (64, 128)
@@ -137,3 +157,14 @@ def test_two_starts_at_once_do_not_trip_over_the_probe(tmp_path):
     folder.prepare()
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".writable.4711-0.tmp"]
     assert folder.remove_leftovers() == [".writable.4711-0.tmp"]
+
+
+def test_what_trains_nothing_changes_nothing(training):
+    """A4: asking again, with another seed or a lower target by mistake, is not what a later leg continues with."""
+    training(steps=256)
+    before = training.files()
+    assert training(steps=128, seed=5, run=RUN).exit_code == 0
+    assert "nothing to do" in training.out
+    assert data(training.files()) == data(before)
+    training(steps=320, run=RUN)
+    assert "seed:" not in training.out

@@ -1,7 +1,8 @@
 """Compare two whole training states bit for bit, and name what differs.
 
-Fields that measure the wall clock can never agree; they are left out by name (logged times, Monitor's episode times),
-and nothing else is.
+Left out by name, and nothing else is: fields that measure the wall clock, which can never agree (logged times, Monitor's episode
+times), and the generators that observation spaces carry for `sample()`. Gymnasium seeds those from the operating system, and
+training draws from none; an environment that does shows it in what it observes. Action spaces, which training samples, count.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ WALL_CLOCK = frozenset({"time/fps", "time/time_elapsed"})
 _TIMED_LAYERS = ("Monitor", "RecordEpisodeStatistics")
 _TIMED_ATTRIBUTES = frozenset({"t_start", "t_starts", "elapsed", "episode_times", "episode_start_time", "time_queue"})
 _EPISODE_TIME = "t"
+_OBSERVATION_SPACES = frozenset({"observation_space", "_observation_space"})
 _SHOWN = 40
 
 
@@ -43,7 +45,7 @@ class Comparison:
             "first_digest": self.first_digest,
             "second_digest": self.second_digest,
             "compared": self.leaves,
-            "left_out": sorted(WALL_CLOCK | _TIMED_ATTRIBUTES | {_EPISODE_TIME}),
+            "left_out": sorted(WALL_CLOCK | _TIMED_ATTRIBUTES | {_EPISODE_TIME} | _OBSERVATION_SPACES),
             "differences": rows,
         }
 
@@ -66,13 +68,18 @@ def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         for key, item in value.items():
             if key == "attributes" and timed:
                 item = {n: part for n, part in item.items() if n not in _TIMED_ATTRIBUTES}
-            if not (timed and key in _TIMED_ATTRIBUTES):
+            if not (timed and key in _TIMED_ATTRIBUTES) and not (key in _OBSERVATION_SPACES and _is_space(item)):
                 yield from leaves(item, f"{name}.{key}".lstrip("."))
     elif isinstance(value, list | tuple):
         for k, item in enumerate(value):
             yield from leaves(item, f"{name}[{k}]")
     else:
         yield name, value
+
+
+def _is_space(item: Any) -> bool:
+    """Whether a description is a space's, of which only the generators are captured."""
+    return isinstance(item, Mapping) and item.get("t") == "space"
 
 
 def _description_leaves(value: Mapping[str, Any], name: str) -> Iterator[tuple[str, Any]]:

@@ -26,7 +26,12 @@ def train(
         bool, Option("--quick", help="A small target (5,000 steps); a later full run continues it.")
     ] = False,
     fresh: Annotated[
-        bool, Option("--fresh", help="Start again; everything of the run so far moves to its archive/.")
+        bool,
+        Option(
+            "--fresh",
+            help="Start again; everything of the run so far moves to its archive/. Repeated before its target is reached, "
+            "the same command continues the fresh start.",
+        ),
     ] = False,
     checkpoint: Annotated[str | None, Option(help="Fork a new run from a checkpoint: PATH, RUN or RUN@STEP.")] = None,
     run: Annotated[str | None, Option(help="Name of the run (default {scenario}-{algo}-seed{n}).")] = None,

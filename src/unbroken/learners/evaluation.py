@@ -31,10 +31,11 @@ class Score:
 
 
 class Evaluation(BaseCallback):
-    """Evaluates every `every` environment steps over `episodes` episodes; a better model is passed to `on_best`.
+    """Evaluates every `every` environment steps over `episodes` episodes.
 
-    `record(step, values)` receives each result. The best score and the last evaluation's step are training state; interval
-    and number of episodes are not and may change from leg to leg.
+    `record(step, values)` receives each result, `on_best` each score: whether its model is the best to keep depends on what
+    is on disk, where an export may have failed or a fork has none yet. The best score and the last evaluation's step are
+    training state; interval and number of episodes are not and may change from leg to leg.
     """
 
     CONFIGURED = frozenset({"every", "episodes"})
@@ -68,7 +69,7 @@ class Evaluation(BaseCallback):
         return True
 
     def evaluate(self) -> None:
-        """Evaluate now, record, and keep the model if it is the best."""
+        """Evaluate now, record, and offer the model as the best."""
         step = self.model.num_timesteps
         self.last_step = step
         rewards, lengths = self._episodes()
@@ -82,8 +83,8 @@ class Evaluation(BaseCallback):
             },
         )
         score = Score(mean, step)
+        self._on_best(score)
         if score.beats(self.best):
-            self._on_best(score)
             self.best_value, self.best_step = mean, step
 
     def _episodes(self) -> tuple[list[float], list[int]]:
@@ -118,11 +119,14 @@ class TrainingBest(BaseCallback):
         return None if self.best_value is None else Score(self.best_value, self.best_step)
 
     def evaluate(self) -> None:
-        """Keep the model if its moving average is the best so far."""
+        """Offer the model as the best, with its moving average."""
         mean = self._mean_reward()
-        if mean is not None and Score(mean, self.model.num_timesteps).beats(self.best):
-            self._on_best(Score(mean, self.model.num_timesteps))
-            self.best_value, self.best_step = mean, self.model.num_timesteps
+        if mean is None:
+            return
+        score = Score(mean, self.model.num_timesteps)
+        self._on_best(score)
+        if score.beats(self.best):
+            self.best_value, self.best_step = score.value, score.step
 
     def _on_rollout_start(self) -> None:
         self.evaluate()

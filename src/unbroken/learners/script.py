@@ -38,6 +38,7 @@ from unbroken.errors import UsageError
 from unbroken.keeper import Keeper, SaveSchedule
 from unbroken.learners.continuing import make_continuing
 from unbroken.learners.events import cut_event_files, event_positions, sync_event_files
+from unbroken.learners.monitors import continue_monitor_files, monitor_positions, sync_monitor_files
 from unbroken.learners.sb3 import KeeperCallback, LeaveTraining, Stored, read_stored
 from unbroken.metadata import leg_entry, metadata_content
 from unbroken.restoring import find_newest, repeated_steps, say_resumed
@@ -103,7 +104,7 @@ class RotatingCheckpointCallback(KeeperCallback):
             self.repository,
             SaveSchedule(None, save_seconds),
             [KeepNewest(max_keep)],
-            before_commit=lambda: sync_event_files(self.model),
+            before_commit=self._sync_files,
             after_commit=self._write_metadata,
         )
         super().__init__(keeper, StopRequest(grace_seconds), self._facts)
@@ -192,9 +193,18 @@ class RotatingCheckpointCallback(KeeperCallback):
             },
             "lineage": self._origin.get("lineage") or [],
             "legs": [*legs, leg_entry(len(legs) + 1, self._started, int(self._origin.get("step", 0)), step)],
-            "logs": event_positions(model, self.save_path),
+            "logs": self._positions(model),
             "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+
+    def _positions(self, model: BaseAlgorithm) -> dict[str, int]:
+        monitored = monitor_positions(model.env, self.save_path) if model.env is not None else {}
+        return {**event_positions(model, self.save_path), **monitored}
+
+    def _sync_files(self) -> None:
+        sync_event_files(self.model)
+        if self.model.env is not None:
+            sync_monitor_files(self.model.env)
 
     def _write_metadata(self, record: CheckpointRecord, facts: Mapping[str, Any]) -> None:
         write_json_durably(self.backend, self.metadata_path, metadata_content(record, facts))
@@ -237,6 +247,7 @@ def resume_or_create(
             continuation.iteration = int(stored.state["iteration"])
             continuation.prepare = lambda callback: _ready(model, callback, checkpoints, stored)
         else:
+            continue_monitor_files(model.env, {}, checkpoints.save_path)
             continuation.prepare = lambda callback: _ready(model, callback, checkpoints, None)
         continuation.around = lambda learn: _session(checkpoints, learn)
         continuation.say = lambda message: _say(checkpoints, message)
@@ -266,7 +277,10 @@ def _restore(model: BaseAlgorithm, checkpoints: RotatingCheckpointCallback, reco
     if found:
         logs.checkpoint(f"Note: exactness is not guaranteed on this leg, because {'; '.join(found)}")
     checkpoints.adopt({**manifest, "lineage": [*(manifest.get("lineage") or []), *mixed]})
-    cut_event_files(manifest.get("logs") or {}, checkpoints.save_path)
+    positions = manifest.get("logs") or {}
+    cut_event_files(positions, checkpoints.save_path)
+    assert model.env is not None
+    continue_monitor_files(model.env, positions, checkpoints.save_path)
     checkpoints.begin_from(model, stored, gaps=manifest.get("missing") or [])
     path = checkpoints.save_path / record.path
     say_resumed(path, model.num_timesteps, finished_episodes(model), mean_episode_reward(model))
