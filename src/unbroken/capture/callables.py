@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.utils import FloatSchedule
 
 from unbroken.capture.codec import digest
@@ -27,10 +28,14 @@ _ABSENT = object()
 
 
 def callables_of(model: BaseAlgorithm) -> dict[str, Any]:
-    """The callables among a model's attributes by name, without SB3's wrapper around schedules, classes and modules."""
+    """The callables among a model's attributes by name, without SB3's wrapper around schedules.
+
+    Classes have no state of the model's; networks, optimizers and action noise are captured as what they are.
+    """
     found = {}
+    others = type | torch.nn.Module | torch.optim.Optimizer | ActionNoise
     for name, value in vars(model).items():
-        if callable(value) and not isinstance(value, type | torch.nn.Module | torch.optim.Optimizer):
+        if callable(value) and not isinstance(value, others):
             found[name] = value.value_schedule if isinstance(value, FloatSchedule) else value
     return found
 
