@@ -5,13 +5,9 @@ import functools
 import numpy as np
 import pytest
 import torch
-from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import BaseCallback
+from dying import Dies, dying, trained, weights
 from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
 
-from unbroken.sb3 import RotatingCheckpointCallback, resume_or_create
-
-STEPS = 256
 calls_made = 0
 
 
@@ -50,21 +46,6 @@ def counting_globally(progress):
     return 3e-4
 
 
-class Killed(Exception):
-    pass
-
-
-class Dies(BaseCallback):
-    """Leaves the training at step `at`, which the test sets on the class: what an instance holds is state."""
-
-    at = None
-
-    def _on_step(self):
-        if Dies.at is not None and self.num_timesteps >= Dies.at:
-            raise Killed
-        return True
-
-
 class AssignsGlobally(Dies):
     def _on_rollout_start(self):
         global calls_made
@@ -83,65 +64,48 @@ class Replaces(Dies):
             self.model.lr_schedule = self._new
 
 
-def trained(folder, schedule, callback, words=None):
-    keeper = RotatingCheckpointCallback(64, folder, "schedule")
-    arguments = {"seed": 0, "n_steps": 64, "batch_size": 64, "n_epochs": 1, "device": "cpu", **(words or {})}
-    model = resume_or_create(PPO, "MlpPolicy", "CartPole-v1", keeper, learning_rate=schedule, **arguments)
-    return model.learn(STEPS, callback=[callback, keeper])
-
-
-def killed(*arguments):
-    Dies.at = 230
-    try:
-        with pytest.raises(Killed):
-            trained(*arguments)
-    finally:
-        Dies.at = None
-
-
-def weights(model):
-    return torch.cat([value.reshape(-1) for value in model.policy.state_dict().values()])
-
-
 def bound():
     return Decaying(1e-2).method
 
 
 @pytest.mark.parametrize("make", [functools.partial(Decaying, 1e-2), functools.partial(over_variables, 1e-2), bound])
 def test_a_schedule_with_state_goes_on_where_it_was(tmp_path, make):
-    killed(tmp_path / "killed", make(), Dies())
-    resumed = trained(tmp_path / "killed", make(), Dies())
-    undisturbed = trained(tmp_path / "twin", make(), Dies())
+    with dying():
+        trained(tmp_path / "killed", learning_rate=make())
+    resumed = trained(tmp_path / "killed", learning_rate=make())
+    undisturbed = trained(tmp_path / "twin", learning_rate=make())
     assert torch.equal(weights(resumed), weights(undisturbed))
 
 
 def test_what_the_configuration_gave_a_schedule_wins(tmp_path):
     """A8: a constant inside a closure or an object is configuration; only what training changed is state."""
-    killed(tmp_path / "killed", Decaying(1e-2), Dies())
-    resumed = trained(tmp_path / "killed", Decaying(5e-3), Dies()).lr_schedule.value_schedule
-    undisturbed = trained(tmp_path / "twin", Decaying(1e-2), Dies()).lr_schedule.value_schedule
+    with dying():
+        trained(tmp_path / "killed", learning_rate=Decaying(1e-2))
+    resumed = trained(tmp_path / "killed", learning_rate=Decaying(5e-3)).lr_schedule.value_schedule
+    undisturbed = trained(tmp_path / "twin", learning_rate=Decaying(1e-2)).lr_schedule.value_schedule
     assert (resumed.start, resumed.calls) == (5e-3, undisturbed.calls)
 
 
 @pytest.mark.parametrize("kind", [Dies, lambda: Replaces(FloatSchedule(LinearSchedule(1e-2, 5e-3, 1.0)))])
 def test_a_replaced_schedule_of_the_same_kind_is_state(tmp_path, kind):
     make = functools.partial(LinearSchedule, 1e-3, 5e-4, 1.0)
-    killed(tmp_path / "killed", make(), kind())
-    resumed = trained(tmp_path / "killed", make(), kind())
-    undisturbed = trained(tmp_path / "twin", make(), kind())
+    with dying():
+        trained(tmp_path / "killed", learning_rate=make(), callback=kind)
+    resumed = trained(tmp_path / "killed", learning_rate=make(), callback=kind)
+    undisturbed = trained(tmp_path / "twin", learning_rate=make(), callback=kind)
     assert torch.equal(weights(resumed), weights(undisturbed))
 
 
 def test_a_schedule_of_another_kind_is_named(tmp_path, capsys):
     """A6: what cannot be brought back is said, once."""
-    trained(tmp_path, 3e-4, Replaces(lambda progress: 1e-5))
+    trained(tmp_path, learning_rate=3e-4, callback=lambda: Replaces(lambda progress: 1e-5))
     out = capsys.readouterr().out
     assert out.count("not captured: model.lr_schedule") == 1
     assert "in the place of stable_baselines3.common.utils:ConstantSchedule" in out
 
 
 def test_globals_that_code_assigns_are_named(tmp_path, capsys):
-    trained(tmp_path, counting_globally, AssignsGlobally())
+    trained(tmp_path, learning_rate=counting_globally, callback=AssignsGlobally)
     out = capsys.readouterr().out
     assert out.count("not captured: model.learning_rate: assigns the global calls_made") == 1
     assert out.count(f"not captured: callbacks: global {__name__}.calls_made") == 1
@@ -156,6 +120,7 @@ def test_constant_schedules_are_not_state(tmp_path, capsys):
 
         return schedule
 
-    killed(tmp_path, linear_schedule(1e-2), Dies())
-    trained(tmp_path, linear_schedule(1e-3), Dies())
+    with dying():
+        trained(tmp_path, learning_rate=linear_schedule(1e-2))
+    trained(tmp_path, learning_rate=linear_schedule(1e-3))
     assert "not captured" not in capsys.readouterr().out

@@ -4,21 +4,17 @@ import copy
 import json
 import pickle
 import random
-import sys
-from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
+import worlds
 
 from unbroken.capture.codec import decode, encode
 from unbroken.capture.environments import CaptureWrapper
 from unbroken.capture.rng import capture_generators, restore_generators
 from unbroken.capture.selftest import SelfTest, prove_instances
 from unbroken.errors import CaptureError
-
-sys.path.insert(0, str(Path(__file__).parent))
-import worlds
 
 PROVED = "exact by {} (self-test passed)"
 

@@ -1,17 +1,14 @@
 """Environments that make their objects in reset, and whose generators outlive episodes (A6)."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import worlds
 
 from unbroken.capture.environments import CaptureWrapper
 from unbroken.capture.selftest import SelfTest
 from unbroken.errors import CaptureError
-
-sys.path.insert(0, str(Path(__file__).parent))
-import worlds
 
 
 @pytest.mark.parametrize(("parts", "strategy"), [(False, "attributes"), (True, "replay")])

@@ -7,30 +7,15 @@ import threading
 import numpy as np
 import pytest
 import torch
+from dying import Dies, dying, trained, weights
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
+from unbroken.capture import sb3 as capture
 from unbroken.capture.codec import decode, encode
 from unbroken.capture.filling import Filler
 from unbroken.capture.objects import Describer
-from unbroken.sb3 import RotatingCheckpointCallback, resume_or_create
-
-
-class Killed(Exception):
-    pass
-
-
-class Dies(BaseCallback):
-    """Leaves the training when it comes to `at` steps, which the test sets on the class."""
-
-    at = None
-
-    def _on_step(self):
-        if Dies.at is not None and self.num_timesteps >= Dies.at:
-            raise Killed
-        return True
 
 
 class CountingExtractor(BaseFeaturesExtractor):
@@ -164,21 +149,6 @@ class LinkedList(Dies):
             self.head = [self.head]
 
 
-def trained(folder, algorithm=PPO, callback=Dies, kill_at=None, **words):
-    arguments = {"seed": 0, "n_steps": 64, "batch_size": 64, "n_epochs": 2, "device": "cpu", **words}
-    keeper = RotatingCheckpointCallback(64, folder, "state")
-    model = resume_or_create(algorithm, "MlpPolicy", "CartPole-v1", keeper, **arguments)
-    Dies.at = kill_at
-    try:
-        return model.learn(256, callback=[callback(), keeper])
-    finally:
-        Dies.at = None
-
-
-def weights(model):
-    return torch.cat([value.reshape(-1) for value in model.policy.state_dict().values()])
-
-
 def extractor(cls):
     return {"policy_kwargs": {"features_extractor_class": cls}}
 
@@ -201,14 +171,22 @@ def extractor(cls):
     ids=lambda words: str(next(iter(words.values()))).rpartition(".")[2].strip("'>}"),
 )
 def test_state_in_plain_python_is_carried_over_a_kill(tmp_path, capsys, words):
-    with pytest.raises(Killed):
-        trained(tmp_path / "killed", kill_at=230, **words)
+    with dying():
+        trained(tmp_path / "killed", **words)
     resumed = trained(tmp_path / "killed", **words)
     said = capsys.readouterr().out
     assert torch.equal(weights(resumed), weights(trained(tmp_path / "twin", **words)))
     assert "timestep=192" in said
     assert "not captured" not in said
     assert "not restored" not in said
+
+
+def test_what_plain_sb3_will_lack_is_said_once(tmp_path, capsys):
+    capture._say_left_out.cache_clear()
+    trained(tmp_path, callback=HoldsALock)
+    said = [line for line in capsys.readouterr().out.splitlines() if "cannot be pickled" in line]
+    assert len(said) == 1
+    assert said[0].endswith("will lack it: guard")
 
 
 @pytest.mark.parametrize(
@@ -221,8 +199,8 @@ def test_state_in_plain_python_is_carried_over_a_kill(tmp_path, capsys, words):
 def test_what_cannot_be_carried_is_named_once_a_leg_and_stays_named(tmp_path, capsys, callback, gap):
     """A6: in the first leg, in the one that resumes, and in the metadata; the training goes on with the rest."""
     gap = gap.replace("test_python_state", __name__)
-    with pytest.raises(Killed):
-        trained(tmp_path, callback=callback, kill_at=230)
+    with dying():
+        trained(tmp_path, callback=callback)
     assert capsys.readouterr().out.count(f"not captured: {gap}") == 1
     trained(tmp_path, callback=callback)
     said = capsys.readouterr().out

@@ -19,10 +19,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.utils import FloatSchedule
 
-from unbroken.capture.codec import digest
-from unbroken.capture.filling import Filler
-from unbroken.capture.hidden import assigned_globals as assigned_globals
-from unbroken.capture.objects import LIBRARIES, Describer, attributes_of, code_name
+from unbroken.capture.hidden import assigned_globals
+from unbroken.capture.objects import LIBRARIES, attributes_of, code_name
+from unbroken.capture.training_parts import describer_for, digest_of, filler_for
 
 _ABSENT = object()
 
@@ -61,7 +60,7 @@ def capture_callables(
             missing.append(f"model.{name}: {now['code']} in the place of {was.get('code', 'a plain value')}")
             continue
         changed = {part for part in now if part != "code" and now[part] != was.get(part)}
-        describer = _describer(model)
+        describer = describer_for(model)
         if isinstance(value, functools.partial):
             describer.describe(value, "partial")
         parts = {part: describer.describe(held, part) for part, held in _parts(value) if part in changed}
@@ -79,7 +78,7 @@ def restore_callables(model: BaseAlgorithm, described: dict[str, Any]) -> list[s
         if name not in present:
             problems.append(f"model.{name} is no longer a callable: its state is dropped")
             continue
-        filler = Filler(known=_training(model))
+        filler = filler_for(model)
         live = dict(_parts(present[name]))
         for part, description in parts.items():
             value = filler.build(description, live.get(part, _ABSENT), f"model.{name}.{part}")
@@ -114,17 +113,8 @@ def _put(value: Any, part: str, content: Any) -> None:
 def _fingerprint(model: BaseAlgorithm, value: Any) -> dict[str, str]:
     """A part that cannot be described counts as the same as long as its class is."""
     is_code = isinstance(value, types.FunctionType | types.MethodType | types.BuiltinFunctionType)
-    parts = {part: digest(_describer(model).describe(held)) for part, held in _parts(value)}
+    parts = {part: digest_of(model, held) for part, held in _parts(value)}
     return {**parts, "code": code_name(value if is_code else type(value))}
-
-
-def _describer(model: BaseAlgorithm) -> Describer:
-    return Describer(known=_training(model))
-
-
-def _training(model: BaseAlgorithm) -> dict[str, Any]:
-    """What a schedule may refer to without its being the schedule's state."""
-    return {"model": model, "environment": model.env, "policy": model.policy}
 
 
 def _globals_of(value: Any) -> list[str]:

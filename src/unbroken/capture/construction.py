@@ -14,10 +14,8 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from unbroken.capture import callables, modules
-from unbroken.capture.codec import digest
 from unbroken.capture.configured import configured_names
-from unbroken.capture.filling import Filler
-from unbroken.capture.objects import Describer
+from unbroken.capture.training_parts import describer_for, digest_of, filler_for
 
 MODEL_SKIP = frozenset(
     [
@@ -54,7 +52,7 @@ class Construction:
 
 def construction_of(model: BaseAlgorithm) -> Construction:
     """To be taken from a model that has just been constructed."""
-    configured = {name: _digest(model, value) for name, value in _configured(model).items()}
+    configured = {name: digest_of(model, value) for name, value in _configured(model).items()}
     return Construction(plain_configuration(model), configured, callables.fingerprints(model), modules.digests(model))
 
 
@@ -68,11 +66,11 @@ def capture_changed(model: BaseAlgorithm, construction: Construction | None, mis
     """Descriptions of the constructor's arguments that training has changed; none where nobody saw the construction."""
     if construction is None:
         return {}
-    describer = _describer(model)
+    describer = describer_for(model)
     changed = {
         name: describer.describe(value, name)
         for name, value in _configured(model).items()
-        if _digest(model, value) != construction.configured.get(name)
+        if digest_of(model, value) != construction.configured.get(name)
     }
     missing += [f"model.{what}" for what in describer.opaque]
     return changed
@@ -80,7 +78,7 @@ def capture_changed(model: BaseAlgorithm, construction: Construction | None, mis
 
 def restore_changed(model: BaseAlgorithm, described: dict[str, Any]) -> list[str]:
     """Put changed arguments back; returns what did not fit."""
-    filler = Filler(known=_training(model))
+    filler = filler_for(model)
     filler.fill_attributes(model, described, "model")
     return filler.problems
 
@@ -90,15 +88,3 @@ def _configured(model: BaseAlgorithm) -> dict[str, Any]:
     values = {name: vars(model)[name] for name in sorted(names) if name in vars(model)}
     own = (torch.nn.Module, torch.optim.Optimizer)
     return {name: value for name, value in values.items() if not callable(value) and not isinstance(value, own)}
-
-
-def _training(model: BaseAlgorithm) -> dict[str, Any]:
-    return {"model": model, "environment": model.env, "policy": model.policy}
-
-
-def _describer(model: BaseAlgorithm) -> Describer:
-    return Describer(known=_training(model))
-
-
-def _digest(model: BaseAlgorithm, value: Any) -> str:
-    return digest(_describer(model).describe(value))

@@ -15,9 +15,8 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.save_util import recursive_getattr
 
-from unbroken.capture.codec import digest
-from unbroken.capture.filling import Filler
-from unbroken.capture.objects import LIBRARIES, Describer
+from unbroken.capture.objects import LIBRARIES
+from unbroken.capture.training_parts import describer_for, digest_of, filler_for
 
 _NUMBERS = (bool, int, float, np.ndarray, np.generic, np.random.Generator)
 _OF_TORCH = frozenset(vars(torch.nn.Module())) | {"defaults", "state", "param_groups", "_zero_grad_profile_name"}
@@ -28,7 +27,7 @@ def digests(model: BaseAlgorithm) -> dict[str, str]:
     found = {}
     for owner, part in _parts(model):
         if _is_users(part):
-            found.update({f"{owner}.{name}": _digest(model, value) for name, value in _attributes(part)})
+            found.update({f"{owner}.{name}": digest_of(model, value) for name, value in _attributes(part)})
     return found
 
 
@@ -36,7 +35,7 @@ def capture_modules(model: BaseAlgorithm, before: dict[str, str] | None, missing
     """Descriptions by part: numbers of the libraries' networks, what has changed in the user's, buffers, frozen parameters."""
     described: dict[str, Any] = {}
     for owner, part in _parts(model):
-        describer = Describer(known=_training(model))
+        describer = describer_for(model)
         fields = {
             name: describer.describe(value, name)
             for name, value in _attributes(part)
@@ -50,7 +49,7 @@ def capture_modules(model: BaseAlgorithm, before: dict[str, str] | None, missing
 
 def restore_modules(model: BaseAlgorithm, described: dict[str, Any]) -> list[str]:
     """Put captured attributes into like-built networks and optimizers; returns what did not fit."""
-    filler = Filler(known=_training(model))
+    filler = filler_for(model)
     for owner, part in _parts(model):
         held = described.get(owner)
         if held is None:
@@ -100,7 +99,7 @@ def _is_state(model: BaseAlgorithm, place: str, part: Any, value: Any, before: d
     if not _is_users(part):
         name = place.rpartition(".")[2]
         return isinstance(part, torch.nn.Module) and not name.startswith("_") and isinstance(value, _NUMBERS)
-    return before is None or _digest(model, value) != before.get(place)
+    return before is None or digest_of(model, value) != before.get(place)
 
 
 def _fleeting_buffers(part: Any) -> list[tuple[str, torch.Tensor]]:
@@ -118,11 +117,3 @@ def _freeze(part: Any, frozen: list[str]) -> None:
     for name, value in getattr(part, "_parameters", {}).items():
         if value is not None:
             value.requires_grad_(name not in frozen)
-
-
-def _training(model: BaseAlgorithm) -> dict[str, Any]:
-    return {"model": model, "environment": model.env}
-
-
-def _digest(model: BaseAlgorithm, value: Any) -> str:
-    return digest(Describer(known=_training(model)).describe(value))

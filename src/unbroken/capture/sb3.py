@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import copy
+import functools
 import io
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from stable_baselines3.common.save_util import data_to_json, recursive_getattr
 from stable_baselines3.common.utils import get_system_info
 from stable_baselines3.common.vec_env import VecEnv
 
+from unbroken import logs
 from unbroken.capture.buffers import (
     capture_replay_buffer,
     capture_rollout_buffer,
@@ -36,6 +38,7 @@ from unbroken.capture.filling import Filler
 from unbroken.capture.modules import capture_modules, in_state_dicts, restore_modules
 from unbroken.capture.objects import Describer
 from unbroken.capture.rng import capture_generators, restore_generators
+from unbroken.capture.training_parts import describer_for, filler_for
 from unbroken.capture.vector_environments import capture_vector_environment, restore_vector_environment
 from unbroken.errors import IncompatibleRun
 
@@ -124,7 +127,7 @@ def restore_model(
     captured = state["environment"] is None or state["environment"]["environments"] is not None
     # environments that were not captured begin anew, with a reset of their own: the stored observation is not theirs
     left = () if captured else _OF_THE_ENVIRONMENT
-    filler = Filler()
+    filler = filler_for(model)
     filler.fill_attributes(model, {n: field for n, field in state["model"].items() if n not in left}, "model")
     problems += filler.problems
     problems += restore_changed(model, state["changed"])
@@ -156,7 +159,15 @@ def _export_json(export: dict[str, Any]) -> str:
     try:
         return str(data_to_json(export))
     except Exception:  # noqa: BLE001 - pickling runs the user's code
-        return str(data_to_json({name: value for name, value in export.items() if _can_be_exported(name, value)}))
+        kept = {name: value for name, value in export.items() if _can_be_exported(name, value)}
+        _say_left_out(", ".join(sorted(export.keys() - kept.keys())))
+        return str(data_to_json(kept))
+
+
+@functools.cache
+def _say_left_out(names: str) -> None:
+    """Once a process: every checkpoint of a training leaves out the same."""
+    logs.warn_checkpoint(f"cannot be pickled, so SB3's own load() of a checkpoint will lack it: {names}")
 
 
 def _can_be_exported(name: str, value: Any) -> bool:
@@ -207,7 +218,7 @@ def _capture_attributes(model: BaseAlgorithm, missing: list[str]) -> dict[str, A
     _, variable_names = model._get_torch_save_params()
     skip = configured_names(type(model)) | MODEL_SKIP | set(variable_names or ())
     in_tensors = in_state_dicts(model)
-    describer = Describer(known={"policy": model.policy, "environment": model.env})
+    describer = describer_for(model)
     described = {
         name: describer.describe(value, name)
         for name, value in vars(model).items()
