@@ -28,6 +28,8 @@ Algorithm = Literal[
 ]
 DEFAULT_TARGET = 100_000
 QUICK_TARGET = 5_000
+# those that are near a key, or often given: what is neither gets the same advice
+TYPICAL_HYPERPARAMETERS = frozenset({"n_steps", "learning_rate", "batch_size", "n_epochs", "gamma", "train_freq"})
 _RUN_NAME = re.compile(r"[^\x00-\x1f/\\:*?\"<>|]+")
 # the longest name made of one is that of an unfinished checkpoint,
 # .NAME_checkpoint_STEPS_steps.zip.PID-COUNT.tmp, and file systems take 255 bytes: 75 for all but NAME
@@ -145,7 +147,7 @@ def _explain(item: Any) -> str:
             place.rpartition(".")[2], [k.rpartition(".")[2] for k in known], n=1, cutoff=0.6
         )
         guess = near or [k for k in known if leaf and k.rpartition(".")[2] == leaf[0]]
-        return f"unknown key {place!r}" + (f"; did you mean {guess[0]!r}?" if guess else "")
+        return f"unknown key {place!r}" + _hint(place, guess)
     if item["type"] == "missing":
         return f"{place!r} is missing: name an environment, such as CartPole-v1"
     if place == "algo":
@@ -155,6 +157,14 @@ def _explain(item: Any) -> str:
     if place == "device":
         return f"device: choose cpu, cuda (or cuda:0, cuda:1, ...), mps or auto, not {item['input']!r}"
     return f"{place}: {item['msg'][:1].lower()}{item['msg'][1:]}, not {item['input']!r}"
+
+
+def _hint(place: str, guess: list[str]) -> str:
+    if place in ("steps", "timesteps"):
+        return "; did you mean 'total_timesteps'?"
+    if place in TYPICAL_HYPERPARAMETERS or (not guess and "." not in place):
+        return f"; a hyper-parameter is given as 'hyperparameters.{place}'"
+    return f"; did you mean {guess[0]!r}?" if guess else ""
 
 
 def configuration_keys() -> list[str]:
@@ -170,7 +180,7 @@ def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A configuration file as nested dicts. Raises NotFound or ConfigurationError."""
+    """A configuration file, or the `run.yaml` of a run, as nested dicts. Raises NotFound or ConfigurationError."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -183,6 +193,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(loaded, dict):
         raise ConfigurationError(f"{path} holds no keys; it needs at least 'target: CartPole-v1'")
+    if isinstance(loaded.get("version"), int) and isinstance(loaded.get("config"), dict):
+        # the run.yaml of a run, given to start another like it
+        loaded = loaded["config"]
     numbers: dict[str, Any] = _numbers(loaded)
     return numbers
 

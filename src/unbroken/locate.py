@@ -57,7 +57,8 @@ def existing_run(runs_dir: Path, name: str) -> RunFolder:
     if not folder.path.is_dir():
         names = [path.name for path in runs_dir.iterdir() if path.is_dir()] if runs_dir.is_dir() else []
         near = difflib.get_close_matches(name, names, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f" (runs there: {', '.join(sorted(names)[:8]) or 'none'})"
+        some = ", ".join(sorted(names)[:8]) + (", ..." if len(names) > 8 else "")
+        hint = f"; did you mean {near[0]!r}?" if near else f" (runs there: {some or 'none'})"
         raise NotFound(f"there is no run {name!r} in {runs_dir}{hint}")
     return folder
 

@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
-from unbroken.config import QUICK_TARGET, assignments, configuration_keys, merged, read_yaml, seconds
+from unbroken.config import (
+    QUICK_TARGET,
+    TYPICAL_HYPERPARAMETERS,
+    assignments,
+    configuration_keys,
+    merged,
+    read_yaml,
+    seconds,
+)
 from unbroken.errors import UsageError
 
 
@@ -63,8 +71,6 @@ _OTHER_NAMES = {
 }
 # what is below these is not ours to take apart
 _OPAQUE_SECTIONS = frozenset({"kwargs", "policy_kwargs"})
-# only those that are near a word, or often given: a name that is neither gets the same advice
-_HYPERPARAMETERS = frozenset({"n_steps", "learning_rate", "batch_size", "n_epochs", "gamma", "train_freq"})
 
 
 @dataclass(frozen=True)
@@ -134,7 +140,7 @@ def _unknown_word(word: str) -> str:
         return f"unknown word {word!r}: say {_OTHER_NAMES[word]!r}"
     if place is not None:
         return f"unknown word {word!r}: give it as settings={_settings(place)}"
-    if near and word not in _HYPERPARAMETERS:
+    if near and word not in TYPICAL_HYPERPARAMETERS:
         return f"unknown word {word!r}; did you mean {near[0]!r}?"
     return f"unknown word {word!r}: a hyper-parameter is given as settings={_settings(f'hyperparameters.{word}')}"
 

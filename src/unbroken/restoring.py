@@ -39,7 +39,7 @@ def _refuse(skipped: list[CheckpointRecord], way_out: str) -> None:
             f"no checkpoint can be used: {unreadable[0].problem}; run the same command again when it can"
         )
     if ours:
-        raise DamagedFile(f"no checkpoint can be used: {ours} (damaged, none was removed); {way_out}")
+        raise DamagedFile(f"no checkpoint can be used: {ours} (damaged; the files were kept); {way_out}")
 
 
 def say_resumed(path: Path, step: int, episodes: int, mean_reward: float | None, note: str = "") -> None:

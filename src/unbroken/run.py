@@ -123,6 +123,9 @@ def _carry_leg(resolved: Resolved, hard_exit: bool) -> Outcome:
     code = {"target reached": 0, BY_CALLBACK: EXIT_BY_CALLBACK}.get(reason)
     if code is None:
         code = stopped_code(has_checkpoint=_has_checkpoint(resolved, legs))
+        logs.checkpoint(
+            f"Not finished: step {step:,} of {resolved.config.total_timesteps:,}; run the same command again to continue"
+        )
     return Outcome(resolved.folder.name, resolved.folder.path, step, resolved.config.total_timesteps, code, reason)
 
 

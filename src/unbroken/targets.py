@@ -111,11 +111,24 @@ def _unknown(target: str, error: Exception) -> UnknownTarget:
             f"environment {target!r} comes with a package: pip install ale-py, then train ale_py:{target}"
         )
     if isinstance(error, not_there):
-        return UnknownTarget(f"there is no environment {target!r}{_suggestion(target.rpartition(':')[2], registry)}")
+        module_name, _, name = target.rpartition(":")
+        if module_name:
+            return UnknownTarget(
+                f"importing {module_name!r} registers no environment {name!r}{_suggestion(name, registry)}"
+            )
+        return UnknownTarget(f"there is no environment {target!r}{_class_hint(target) or _suggestion(name, registry)}")
     return UnknownTarget(f"environment {target!r} cannot be made: {' '.join(str(error).split())}")
+
+
+def _class_hint(target: str) -> str:
+    """For `my_module`, `my_module.MyEnv` or `my_module.py`, when a file of that name is here."""
+    module_name, _, name = target.removesuffix(".py").partition(".")
+    if not Path(f"{module_name}.py").is_file() and not Path(module_name, "__init__.py").is_file():
+        return ""
+    return f"; a class in a module is named {module_name}:{name or 'ItsClass'}"
 
 
 def _suggestion(name: str, candidates: Any) -> str:
     by_lower = {str(candidate).lower(): str(candidate) for candidate in candidates}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
     return f"; did you mean {by_lower[near[0]]!r}?" if near else ""

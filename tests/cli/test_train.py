@@ -4,6 +4,9 @@ import subprocess
 import sys
 
 import pytest
+import typer
+
+from unbroken.cli.train import integer
 
 HEAVY = ("torch", "stable_baselines3", "sb3_contrib", "gymnasium", "numba", "matplotlib", "tensorboard")
 TRACEBACK = "Traceback (most recent call last)"
@@ -59,7 +62,8 @@ def test_mistakes_are_one_or_two_lines_with_the_way_out(unbroken_here, tmp_path,
     [
         ("target: [unclosed", "is not valid YAML"),
         ("just words", "holds no keys"),
-        ("target: CartPole-v1\nsteps: 5", "unknown key 'steps'"),
+        ("target: CartPole-v1\nsteps: 5", "unknown key 'steps'; did you mean 'total_timesteps'?"),
+        ("target: CartPole-v1\nlearning_rate: 1", "a hyper-parameter is given as 'hyperparameters.learning_rate'"),
         ("target: CartPole-v1\nseed: one", "seed: input should be a valid integer"),
         ("algo: ppo", "name what to train"),
         ("target: 5", "target: input should be a valid string"),
@@ -78,8 +82,47 @@ def test_a_bad_file_is_named(unbroken_here, tmp_path, text, expected):
 
 def test_words_that_typer_rejects_exit_with_2(unbroken_here):
     """Issue 2: 2 is usage."""
-    assert unbroken_here("train", "CartPole-v1", "--steps", "many").code == 2
+    many = unbroken_here("train", "CartPole-v1", "--steps", "many")
+    assert (many.code, many.err.count("'many' is not a whole number; write 100000, 100_000 or 1e5")) == (2, 1)
     assert unbroken_here("train", "CartPole-v1", "--stepz", "5").code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("100000", 100_000), ("100_000", 100_000), ("1e5", 100_000), ("-3", -3), (2**60 + 1, 2**60 + 1)],
+)
+def test_steps_are_written_as_people_write_numbers(text, number):
+    assert integer(text) == number
+
+
+@pytest.mark.parametrize("text", ["1.5", "1e-3", "nan", "inf", "", "1__0", "_1"])
+def test_what_is_no_whole_number_is_refused(text):
+    with pytest.raises(typer.BadParameter, match="is not a whole number"):
+        integer(text)
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("my_worlds", "a class in a module is named my_worlds:ItsClass"),
+        ("my_worlds.World", "a class in a module is named my_worlds:World"),
+        ("my_worlds.py", "a class in a module is named my_worlds:ItsClass"),
+        ("my_worlds:World-v0", "importing 'my_worlds' registers no environment 'World-v0'"),
+    ],
+)
+def test_a_module_of_ones_own_gets_the_form_of_its_name(unbroken, tmp_path, target, expected):
+    """Issue 2, "Errors": in a process of its own, because the module is imported."""
+    (tmp_path / "my_worlds.py").write_text("class World: pass\n")
+    ended = unbroken("train", target)
+    assert (ended.code, len(ended.error_lines)) == (2, 1)
+    assert expected in ended.err
+
+
+def test_the_run_file_of_a_run_starts_another_like_it(unbroken, tmp_path):
+    (tmp_path / "run.yaml").write_text("version: 1\nconfig: {target: CartPole-v1, total_timesteps: 64, seed: 3}\n")
+    ended = unbroken("train", "run.yaml", small=True)
+    assert ended.code == 0, ended.err
+    assert "CartPole-v1-ppo-seed3 is at step 64" in ended.out
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,7 @@ def test_a_deadline_stops_with_a_checkpoint_and_says_run_me_again(training):
     assert stopped.exit_code == 75
     assert "Stopping at step" in training.out
     assert "the deadline is near" in training.out
+    assert "run the same command again to continue" in training.out
     assert training.checkpoints()[-1] == stopped.step < 100_000
     assert training(steps=stopped.step + 64).step == stopped.step + 64
 

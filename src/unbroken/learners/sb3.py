@@ -67,7 +67,9 @@ def read_stored(file: CheckpointFile) -> Stored:
     """The whole state of an open checkpoint. Raises DamagedFile if it is an export without state."""
     names = file.names()
     if STATE not in names:
-        raise DamagedFile(f"{file.path} is a model for use without training state; resume from a file in checkpoints/")
+        raise DamagedFile(
+            f"{file.path} is a model for use without training state; name a rolling checkpoint, one in checkpoints/"
+        )
     state = decode(file.read(STATE), file.read(ARRAYS))
     tensors = {
         n.removesuffix(".pth"): read_tensors(file.read(n))
