@@ -17,9 +17,11 @@ from unbroken.folder import BEST, BEST_SCORE, RunFolder
 from unbroken.locate import Place, find_checkpoint, repository_of
 from unbroken.recording import EVENTS, METRICS
 from unbroken.request import TrainRequest
+from unbroken.store.backend import joined
 from unbroken.store.checkpoint_file import CheckpointFile, ForeignFile
 from unbroken.store.durable import write_durably, write_json_durably
 from unbroken.store.lock import ExclusiveLock
+from unbroken.store.segments import folder_for, segments_of, verify_segments
 from unbroken.trust import require_said
 
 _WAYS_OUT = "a fork continues its parent's training: give the stored values, or begin another run without --checkpoint"
@@ -45,6 +47,7 @@ def prepare_fork(request: TrainRequest) -> tuple[TrainRequest, RunFolder]:
         except ForeignFile as error:
             raise UsageError(f"{error}; only checkpoints of unbroken can be continued exactly") from error
         file.verify()
+        verify_segments(file, set())
     if "config" not in manifest or manifest.get("kind") not in ("rollout", "end"):
         raise UsageError(
             f"{request.checkpoint} is a model for use, without training state; choose a file in checkpoints/"
@@ -87,7 +90,11 @@ def _make(folder: RunFolder, place: Place, manifest: dict[str, Any], parent: dic
     folder.prepare()
     with ExclusiveLock(folder.lock_path, folder.name), logs.logging_to(folder.log_path):
         scenario = manifest["config"]["scenario"]
-        _copy(place, folder, repository_of(folder, scenario).path_for(manifest["step"]))
+        path = repository_of(folder, scenario).path_for(manifest["step"])
+        for name in (segment.file for segment in segments_of(manifest) if not segment.inside):
+            source = Place(place.backend, joined(folder_for(place.path), name), place.run)
+            _copy(source, folder, joined(folder_for(path), name))
+        _copy(place, folder, path)
         if place.run is not None:
             _copy_recordings(place.run, folder, manifest.get("logs") or {})
             _copy_best(place.run, folder, manifest["step"])

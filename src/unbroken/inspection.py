@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unbroken.errors import DamagedFile
+from unbroken.errors import DamagedFile, UsageError
 from unbroken.folder import BEST, RunFolder
 from unbroken.locate import Place, existing_run, find_checkpoint, repository_of, scenario_of
-from unbroken.store.checkpoint_file import CheckpointFile
+from unbroken.store.checkpoint_file import CheckpointFile, write_checkpoint
+from unbroken.store.durable import LocalBackend
+from unbroken.store.segments import pack, verify_segments
 
 if TYPE_CHECKING:
     from unbroken.capture.comparison import Comparison
@@ -56,6 +59,20 @@ def verify_checkpoints(runs_dir: Path, text: str) -> list[dict[str, Any]]:
     return [{"path": place.path, "valid": problem is None, "problem": problem}]
 
 
+def pack_checkpoint(runs_dir: Path, text: str, target: Path) -> int:
+    """Write a checkpoint with the segments that it needs as one file; returns its size in bytes.
+
+    Raises NotFound, DamagedFile, and UsageError if there is something at `target`.
+    """
+    place = find_checkpoint(text, runs_dir)
+    if target.suffix != ".zip" or target.exists():
+        raise UsageError(f"{target}: give the name of a new file that ends in .zip")
+    with place.open() as file:
+        file.verify()
+        verify_segments(file, set())
+        return write_checkpoint(LocalBackend(target.absolute().parent), target.name, partial(pack, file)).size
+
+
 def compare(runs_dir: Path, first: str, second: str) -> Comparison:
     """Compare the whole state of two checkpoints. Raises NotFound or DamagedFile."""
     from unbroken.capture.comparison import compare_states
@@ -70,7 +87,7 @@ def _state(place: Place) -> dict[str, Any]:
         file.verify()
         stored = read_stored(file)
         best = file.manifest.get("best")
-    return {"tensors": stored.tensors, "variables": stored.variables, "state": stored.state, "best": best}
+    return {"tensors": stored.tensors, "variables": stored.variables, "state": stored.whole_state(), "best": best}
 
 
 def _exports(folder: RunFolder) -> list[tuple[str, str]]:
@@ -102,6 +119,7 @@ def _problem(place: Place) -> str | None:
     try:
         with place.open() as file:
             file.verify()
+            verify_segments(file, set())
     except DamagedFile as error:
         return str(error)
     return None

@@ -24,12 +24,17 @@ from unbroken.store.repository import CheckpointRecord, CheckpointRepository
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A consistent copy of a training at a cut: `fill` writes its members, perhaps later and in another thread."""
+    """A consistent copy of a training at a cut.
+
+    `fill` writes its members, perhaps later and in another thread, and returns what is only known then for the commit record;
+    `committed` is called in that thread when the checkpoint is on disk.
+    """
 
     step: int
     kind: str
-    fill: Callable[[CheckpointWriter], None]
+    fill: Callable[[CheckpointWriter], Mapping[str, Any]]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    committed: Callable[[], None] = lambda: None
 
 
 class Capture(Protocol):
@@ -164,6 +169,7 @@ class Keeper:
                 "the last good checkpoint stays, the next save tries again"
             )
             return
+        snapshot.committed()
         self.saved += 1
         self.newest_step = self.last_record.step
         self.write_seconds = max(self.write_seconds, time.perf_counter() - started)
@@ -171,8 +177,8 @@ class Keeper:
         self._tidy(self.last_record, snapshot)
 
     def _filled(self, snapshot: Snapshot, writer: CheckpointWriter) -> dict[str, Any]:
-        snapshot.fill(writer)
-        return {**snapshot.facts, "kind": snapshot.kind}
+        found = snapshot.fill(writer)
+        return {**snapshot.facts, **found, "kind": snapshot.kind}
 
     def without_last_save(self, step: int) -> None:
         """Say that the leg ends without a checkpoint of `step`; raises StorageError if there is none at all."""
@@ -203,6 +209,7 @@ class Keeper:
         decisions = plan(records, self._policies)
         rules = ", ".join(str(policy) for policy in self._policies)
         retention.apply(decisions, self.repository.remove, lambda removal: self._report(removal, rules))
+        self.repository.collect_segments()
 
     def _report(self, removal: retention.Removal[CheckpointRecord], rules: str) -> None:
         if removal.error is None:

@@ -70,8 +70,10 @@ def find_checkpoint(text: str, runs_dir: Path) -> Place:
         if not path.is_file():
             raise NotFound(f"there is no checkpoint file {text}")
         parents = path.absolute().parents
-        run = RunFolder(parents[2], parents[1].name) if parents[0].name == "checkpoints" else None
-        return Place(LocalBackend(path.absolute().parent), path.name, run)
+        if parents[0].name == "checkpoints":
+            run = RunFolder(parents[2], parents[1].name)
+            return Place(run.backend, f"checkpoints/{path.name}", run)
+        return Place(LocalBackend(parents[0]), path.name, None)
     name, _, which = text.partition("@")
     folder = existing_run(runs_dir, name)
     if which in ("best", "final"):

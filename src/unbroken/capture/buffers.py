@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,13 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from unbroken.capture.filling import Filler
 from unbroken.capture.objects import LIBRARIES, Describer
+from unbroken.capture.replay_rows import RowCounter, Rows, grows_by_adding, put_rows, row_arrays
 from unbroken.errors import IncompatibleRun
 
+Pieces = Iterable[tuple[int, dict[str, np.ndarray]]]
+"""Rows in order of their counts: the count of the first, and the arrays by name."""
+
+_OBJECTS_OF_HER = frozenset({"infos"})
 _OF_EVERY_BUFFER = frozenset({"env", "observation_space", "action_space", "device", "obs_shape"})
 
 
@@ -19,41 +25,52 @@ def used_rows(buffer: Any) -> int:
     return int(buffer.buffer_size if buffer.full else min(buffer.pos + 1, buffer.buffer_size))
 
 
-def _row_arrays(buffer: Any) -> dict[str, np.ndarray]:
-    found = {}
-    for name, value in vars(buffer).items():
-        parts = value.items() if isinstance(value, dict) else [("", value)]
-        for key, part in parts:
-            if isinstance(part, np.ndarray) and part.shape[:1] == (buffer.buffer_size,) and not part.dtype.hasobject:
-                found[f"{name}/{key}" if key else name] = part
-    return found
-
-
-def capture_replay_buffer(model: BaseAlgorithm, missing: list[str]) -> dict[str, Any] | None:
+def capture_replay_buffer(
+    model: BaseAlgorithm, missing: list[str], counter: RowCounter | None = None
+) -> tuple[dict[str, Any] | None, Rows | None]:
+    """The buffer's description and, with a counter where it can be counted on, the new rows, which are then not in it."""
     buffer = getattr(model, "replay_buffer", None)
     if buffer is None:
-        return None
-    rows = used_rows(buffer)
-    arrays = _row_arrays(buffer)
+        return None, None
+    new = counter.take(model) if counter is not None and grows_by_adding(buffer) else None
+    arrays = row_arrays(buffer)
     held = {name.partition("/")[0] for name in arrays}
     describer = Describer(known={"environment": getattr(buffer, "env", None), "device": buffer.device})
-    skip = held | _OF_EVERY_BUFFER
+    skip = held | _OF_EVERY_BUFFER | _OBJECTS_OF_HER
     fields = {name: describer.describe(value, name) for name, value in vars(buffer).items() if name not in skip}
     missing += [f"replay_buffer.{what}" for what in describer.opaque]
-    return {"rows": {name: array[:rows].copy() for name, array in arrays.items()}, "fields": fields}
+    if getattr(buffer, "copy_info_dict", False):
+        missing.append("replay_buffer.infos, which HerReplayBuffer(copy_info_dict=True) fills with Python objects")
+    apart = () if new is None else new.arrays
+    rows = used_rows(buffer)
+    whole = {name: array[:rows].copy() for name, array in arrays.items() if name not in apart}
+    if new is None:
+        return {"rows": whole, "fields": fields}, None
+    # with `optimize_memory_usage` this row's observation is the last one's next
+    ahead = {name: arrays[name][buffer.pos].copy() for name in apart if buffer.optimize_memory_usage}
+    return {"rows": whole, "fields": fields, "ahead": ahead, "count": new.end, "oldest": new.oldest}, new
 
 
-def restore_replay_buffer(model: BaseAlgorithm, described: dict[str, Any] | None, problems: list[str]) -> None:
+def restore_replay_buffer(
+    model: BaseAlgorithm, described: dict[str, Any] | None, pieces: Pieces, problems: list[str]
+) -> None:
+    """Fill a like-built buffer; `pieces` are the rows that are not in the description, oldest first.
+
+    Raises IncompatibleRun where they do not fit.
+    """
     buffer = getattr(model, "replay_buffer", None)
     if described is None or buffer is None:
         return
-    arrays = _row_arrays(buffer)
-    for name, rows in described["rows"].items():
-        if name not in arrays or arrays[name].shape[1:] != rows.shape[1:] or len(rows) > len(arrays[name]):
-            raise IncompatibleRun(
-                f"replay buffer {name!r} has another shape than in the checkpoint; give buffer_size as it was"
-            )
-        arrays[name][: len(rows)] = rows
+    try:
+        put_rows(buffer, 0, described["rows"])
+        for first, arrays in pieces:
+            put_rows(buffer, first, arrays)
+        for name, row in (described.get("ahead") or {}).items():
+            row_arrays(buffer)[name][described["count"] % buffer.buffer_size] = row
+    except (KeyError, ValueError) as error:
+        raise IncompatibleRun(
+            f"the replay buffer has another shape than in the checkpoint ({error}); give buffer_size as it was"
+        ) from error
     filler = Filler()
     filler.fill_attributes(buffer, described["fields"], "replay_buffer")
     problems += filler.problems

@@ -25,6 +25,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from unbroken import logs
 from unbroken.capture.buffers import (
+    Pieces,
     capture_replay_buffer,
     capture_rollout_buffer,
     restore_replay_buffer,
@@ -37,6 +38,7 @@ from unbroken.capture.construction import MODEL_SKIP, Construction, capture_chan
 from unbroken.capture.filling import Filler
 from unbroken.capture.modules import capture_modules, in_state_dicts, restore_modules
 from unbroken.capture.objects import Describer
+from unbroken.capture.replay_rows import RowCounter, Rows
 from unbroken.capture.rng import capture_generators, restore_generators
 from unbroken.capture.training_parts import describer_for, filler_for
 from unbroken.capture.vector_environments import capture_vector_environment, restore_vector_environment
@@ -52,7 +54,8 @@ _EXPLORATION = ("exploration_mat", "exploration_matrices")
 class ModelSnapshot:
     """A consistent copy of a training at a cut; later training does not change it.
 
-    `tensors` maps names of SB3's own members to state dicts, `state` is a description, `export` what plain SB3 loads.
+    `tensors` maps names of SB3's own members to state dicts, `state` is a description, `export` what plain SB3 loads, `rows`
+    the new rows of a replay buffer when they were counted.
     """
 
     cut: Cut
@@ -62,6 +65,7 @@ class ModelSnapshot:
     state: dict[str, Any]
     export: dict[str, Any]
     missing: tuple[str, ...] = field(default=())
+    rows: Rows | None = None
 
     def sb3_members(self) -> list[tuple[str, bytes]]:
         """The members of an ordinary SB3 zip, serialised. May run in another thread than the training's."""
@@ -73,14 +77,20 @@ class ModelSnapshot:
         return members
 
 
-def capture_model(model: BaseAlgorithm, cut: Cut, callbacks: Callbacks, iteration: int = 0) -> ModelSnapshot:
-    """Snapshot of model, environments, callbacks, logger and generators. Draws no random number that training would notice."""
+def capture_model(
+    model: BaseAlgorithm, cut: Cut, callbacks: Callbacks, iteration: int = 0, counter: RowCounter | None = None
+) -> ModelSnapshot:
+    """Snapshot of model, environments, callbacks, logger and generators. Draws no random number that training would notice.
+
+    With a counter, of a replay buffer only the rows that it does not know to be safe, where that suffices.
+    """
     generators = capture_generators()
     construction = _construction(model)
     missing: list[str] = []
     names, variable_names = model._get_torch_save_params()
     tensors = {name: _copied_state_dict(recursive_getattr(model, name)) for name in names}
     variables = {name: _cloned(recursive_getattr(model, name)) for name in variable_names or []}
+    replay_buffer, rows = capture_replay_buffer(model, missing, counter)
     state = {
         "cut": cut,
         "iteration": iteration,
@@ -89,14 +99,14 @@ def capture_model(model: BaseAlgorithm, cut: Cut, callbacks: Callbacks, iteratio
         "callables": capture_callables(model, None if construction is None else construction.callables, missing),
         "modules": capture_modules(model, None if construction is None else construction.modules, missing),
         "exploration": _capture_exploration(model),
-        "replay_buffer": capture_replay_buffer(model, missing),
+        "replay_buffer": replay_buffer,
         "rollout_buffer": capture_rollout_buffer(model, missing),
         "environment": _capture_environment(model.env, missing),
         "callbacks": capture_callbacks(model, callbacks, missing),
         "logger": _capture_logger(model, missing),
         "generators": generators,
     }
-    return ModelSnapshot(cut, model.num_timesteps, tensors, variables, state, _exported(model), tuple(missing))
+    return ModelSnapshot(cut, model.num_timesteps, tensors, variables, state, _exported(model), tuple(missing), rows)
 
 
 def export_members(model: BaseAlgorithm) -> list[tuple[str, bytes]]:
@@ -113,8 +123,9 @@ def restore_model(
     tensors: dict[str, Any],
     variables: dict[str, Any],
     callbacks: Callbacks,
+    pieces: Pieces = (),
 ) -> list[str]:
-    """Bring a like-built training into the captured state; returns what did not fit.
+    """Bring a like-built training into the captured state; returns what did not fit. `pieces` are rows kept apart from it.
 
     For a "rollout" cut, call once before `learn()` and once in the first `on_rollout_start`, which comes after SB3's own
     noise and buffer resets; for an "end" cut, once before `learn()`. Tensors may be on any device.
@@ -134,7 +145,7 @@ def restore_model(
     problems += restore_callables(model, state.get("callables") or {})
     problems += restore_modules(model, state["modules"])
     _restore_exploration(model, state["exploration"])
-    restore_replay_buffer(model, state["replay_buffer"], problems)
+    restore_replay_buffer(model, state["replay_buffer"], pieces, problems)
     problems += restore_rollout_buffer(model, state.get("rollout_buffer") or {})
     problems += restore_callbacks(model, callbacks, state["callbacks"])
     _restore_logger(model, state["logger"], problems)

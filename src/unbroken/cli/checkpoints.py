@@ -96,6 +96,20 @@ def verify(
 
 
 @app.command()
+def pack(
+    checkpoint: Annotated[str, typer.Argument(help="RUN, RUN@STEP or a file.")],
+    file: Annotated[Path, typer.Argument(help="The new file, ending in .zip.")],
+    runs_dir: Runs = None,
+) -> None:
+    """Write a checkpoint and the replay segments that it needs as one file, to be carried elsewhere."""
+    from unbroken.inspection import pack_checkpoint
+    from unbroken.logs import human_size
+
+    size = pack_checkpoint(_runs(runs_dir), checkpoint, file)
+    _print(f"Packed into {file} ({human_size(size)}); go on from it with --checkpoint {file}")
+
+
+@app.command()
 def diff(
     first: Annotated[str, typer.Argument(help="RUN, RUN@STEP or a file.")],
     second: Annotated[str, typer.Argument(help="RUN, RUN@STEP or a file.")],

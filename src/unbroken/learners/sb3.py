@@ -14,13 +14,17 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
 from unbroken import logs
+from unbroken.capture.buffers import Pieces
 from unbroken.capture.callbacks import AtStart, Callbacks, at_start
 from unbroken.capture.codec import decode, encode
 from unbroken.capture.sb3 import Cut, ModelSnapshot, capture_model, export_members, read_tensors, restore_model
 from unbroken.errors import DamagedFile
 from unbroken.keeper import Keeper, Snapshot, reason_of
+from unbroken.learners.replay_segments import ReplaySegments, joined_rows, stored_rows
 from unbroken.stopping import StopNow, StopRequest
+from unbroken.store.backend import FileBackend
 from unbroken.store.checkpoint_file import CheckpointFile, CheckpointWriter
+from unbroken.store.segments import FACT, Segment, segments_of
 
 STATE = "exact/state.json"
 ARRAYS = "exact/arrays.bin"
@@ -33,11 +37,14 @@ class LeaveTraining(Exception):
 
 @dataclass(frozen=True)
 class Stored:
-    """The whole state read from a checkpoint."""
+    """The state read from a checkpoint; rows of a replay buffer that lie in `segments` are read when they are asked for."""
 
     state: dict[str, Any]
     tensors: dict[str, Any]
     variables: dict[str, Any]
+    backend: FileBackend
+    path: str
+    segments: tuple[Segment, ...] = ()
 
     @property
     def cut(self) -> Cut:
@@ -45,9 +52,22 @@ class Stored:
         cut: Cut = self.state["cut"]
         return cut
 
+    def rows(self) -> Pieces:
+        """The rows in segments, oldest first, one segment in memory at a time. Raises DamagedFile."""
+        return stored_rows(self.backend, self.path)
 
-def write_members(writer: CheckpointWriter, snapshot: ModelSnapshot) -> None:
-    """Write a snapshot as the members of a checkpoint."""
+    def whole_state(self) -> dict[str, Any]:
+        """The state with all rows of the replay buffer in it, however they are stored: for comparison. Needs memory for them."""
+        buffer = self.state.get("replay_buffer")
+        if not self.segments or buffer is None:
+            return self.state
+        held = {key: value for key, value in buffer.items() if key not in ("count", "oldest")}
+        rows = {**buffer["rows"], **joined_rows(self.rows(), buffer["oldest"])}
+        return {**self.state, "replay_buffer": {**held, "rows": rows}}
+
+
+def write_members(writer: CheckpointWriter, snapshot: ModelSnapshot) -> dict[str, Any]:
+    """Write a snapshot as the members of a checkpoint, without the rows kept apart; it has nothing to add to the facts."""
     for name, content in snapshot.sb3_members():
         writer.write_member(name, content)
     encoded = encode(snapshot.state)
@@ -55,6 +75,7 @@ def write_members(writer: CheckpointWriter, snapshot: ModelSnapshot) -> None:
     with writer.member(ARRAYS) as member:
         for piece in encoded.block():
             member.write(piece)
+    return {}
 
 
 def write_export(writer: CheckpointWriter, model: BaseAlgorithm) -> None:
@@ -77,7 +98,7 @@ def read_stored(file: CheckpointFile) -> Stored:
         if n not in _NOT_TENSORS and n.endswith(".pth")
     }
     variables = tensors.pop("pytorch_variables", None) or {}
-    return Stored(state, tensors, variables)
+    return Stored(state, tensors, variables, file.backend, file.path, tuple(segments_of(file.manifest)))
 
 
 class KeeperCallback(BaseCallback):
@@ -101,6 +122,7 @@ class KeeperCallback(BaseCallback):
         self._gaps: tuple[str, ...] = ()
         self._gaps_said = False
         self._at_start: AtStart | None = None
+        self._replay = ReplaySegments(keeper.repository.segments)
 
     def callbacks(self) -> Callbacks:
         """The callbacks whose state belongs to the training."""
@@ -117,14 +139,15 @@ class KeeperCallback(BaseCallback):
         for gap in self._gaps:
             logs.warn_checkpoint(f"the checkpoint does not hold {gap}: that part starts anew")
         self._not_restored = []
-        self._restore(model, stored, Callbacks(root, (self, *self.stateless)))
+        self._restore(model, stored, Callbacks(root, (self, *self.stateless)), stored.rows())
+        self._replay.begin(model, stored.segments, (stored.state.get("replay_buffer") or {}).get("count"))
         self._gaps_said = True
         self.pending = stored if stored.cut == "rollout" else None
         self.keeper.begins_at(model.num_timesteps)
 
-    def _restore(self, model: BaseAlgorithm, stored: Stored, callbacks: Callbacks) -> None:
+    def _restore(self, model: BaseAlgorithm, stored: Stored, callbacks: Callbacks, rows: Pieces) -> None:
         """Put the stored state into the model. A script's callbacks are known only in the second of two times."""
-        for problem in restore_model(model, stored.state, stored.tensors, stored.variables, callbacks):
+        for problem in restore_model(model, stored.state, stored.tensors, stored.variables, callbacks, rows):
             if problem not in self._not_restored:
                 self._not_restored.append(problem)
                 logs.warn_checkpoint(f"not restored: {problem}")
@@ -132,12 +155,23 @@ class KeeperCallback(BaseCallback):
     def snapshot(self, cut: Cut) -> Snapshot:
         """Capture the training now, as something the keeper can save."""
         iteration = self._iteration_offset() + max(self._rollouts - 1, 0) if cut == "rollout" else 0
-        captured = capture_model(self.model, cut, self.callbacks(), iteration)
+        captured = capture_model(self.model, cut, self.callbacks(), iteration, self._replay.counter)
         continuation = getattr(self.model, "_unbroken", None)
         captured.state["calls"] = continuation.plain() if continuation else None
         self.on_capture(captured)
         facts = {**self.facts(self.model), "missing": list(dict.fromkeys([*self._gaps, *captured.missing]))}
-        return Snapshot(captured.step, cut, lambda writer: write_members(writer, captured), facts)
+        if captured.rows is None:
+            return Snapshot(captured.step, cut, lambda writer: write_members(writer, captured), facts)
+        segments: list[Segment] = []
+        rows = captured.rows
+
+        def fill(writer: CheckpointWriter) -> dict[str, Any]:
+            # on disk before the checkpoint that names them
+            segments[:] = self._replay.write(rows)
+            write_members(writer, captured)
+            return {FACT: [segment.plain() for segment in segments]}
+
+        return Snapshot(captured.step, cut, fill, facts, lambda: self._replay.commit(rows, segments))
 
     def save_end(self) -> bool:
         """Save at the return of `learn()` and wait for it; returns whether it was committed."""
@@ -150,6 +184,7 @@ class KeeperCallback(BaseCallback):
     def _on_training_start(self) -> None:
         # learn() passes its own locals: the root callback is among them
         self._root = self.locals.get("callback") or self
+        self._replay.counter.began(self.model.num_timesteps)
         self._rollouts = 0
         with contextlib.suppress(Exception):
             # whatever the user's code raises here, a capture will raise and say
@@ -159,7 +194,9 @@ class KeeperCallback(BaseCallback):
         self._rollouts += 1
         if self.pending is not None:
             stored, self.pending = self.pending, None
-            self._restore(self.model, stored, self.callbacks())
+            # a script may have added to the buffer after the first time; else its rows are right and need not be read again
+            rows = stored.rows() if self._replay.counter.is_behind(self.model) else ()
+            self._restore(self.model, stored, self.callbacks(), rows)
             return
         self._say_gaps()
         self.on_cut()

@@ -54,14 +54,14 @@ class CheckpointFile:
 
     def __init__(self, backend: FileBackend, path: str) -> None:
         self.path = path
-        self._backend = backend
+        self.backend = backend
         self._opened: BinaryIO | None = None
         self._archive: zipfile.ZipFile | None = None
         self._manifest: dict[str, Any] | None = None
 
     def __enter__(self) -> Self:
         try:
-            self._opened = self._backend.open(self.path)
+            self._opened = self.backend.open(self.path)
         except FileNotFoundError as error:
             raise NotFound(f"there is no checkpoint {self.path}") from error
         return self
@@ -79,6 +79,14 @@ class CheckpointFile:
         if self._manifest is None:
             self._manifest = self._read_manifest()
         return self._manifest
+
+    @property
+    def digest(self) -> str:
+        """The hash of all bytes before the comment, as the file says; `verify` checks it. Raises DamagedFile."""
+        comment = COMMENT.fullmatch(self._tail(self._size()))
+        if comment is None:
+            raise self._without_commit()
+        return comment[1].decode("ascii")
 
     def names(self) -> list[str]:
         """Names of the members in the order they were written, without the commit record."""

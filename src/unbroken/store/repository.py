@@ -16,6 +16,7 @@ from unbroken.store.backend import Entry, FileBackend, checked_path, joined, nam
 from unbroken.store.checkpoint_file import CheckpointFile, CheckpointWriter, ForeignFile, write_checkpoint
 from unbroken.store.checkpoint_file import read_manifest as read_manifest_of
 from unbroken.store.durable import move_aside, remove_leftovers
+from unbroken.store.segments import SegmentStore, folder_for, segments_of, verify_segments
 
 # added to the next sequence while one in the folder cannot be read: the new one sorts after whatever that is
 _BEYOND_UNREADABLE = 1_000_000
@@ -30,7 +31,8 @@ class CheckpointRecord:
     `created` is in seconds since 1970 and informative only. `score` is None when there is none. `valid` is None until
     every byte was read, also, with a `problem`, where the storage cannot deliver it now; False means that `problem` says
     why the file cannot be used, and `foreign` that it is somebody else's file under our name. `kind` is the word under
-    which it was saved; `tiers` are the reasons it is kept for.
+    which it was saved; `tiers` are the reasons it is kept for; `segments` are the names of the shared files that it
+    needs, None where that is not known.
     """
 
     name: str
@@ -45,6 +47,7 @@ class CheckpointRecord:
     valid: bool | None = None
     problem: str | None = None
     foreign: bool = False
+    segments: tuple[str, ...] | None = None
 
     @property
     def unreadable(self) -> bool:
@@ -77,6 +80,8 @@ class CheckpointRepository:
         self.quarantine = checked_path(quarantine)
         self._expected = {key: value for key, value in (("scenario", scenario), ("run", run)) if value is not None}
         self._highest = 0
+        self._verified_segments: set[str] = set()
+        self.segments = SegmentStore(backend, prefix, folder_for(joined(self.folder, prefix)))
         self._pattern = re.compile(re.escape(prefix) + r"_(0|[1-9][0-9]*)_steps\.zip")
 
     def path_for(self, step: int) -> str:
@@ -161,6 +166,7 @@ class CheckpointRepository:
         try:
             with CheckpointFile(self.backend, record.path) as file:
                 file.verify()
+                verify_segments(file, self._verified_segments)
                 return self._known(record, file.manifest, valid=True)
         except DamagedFile as error:
             return replace(record, valid=False, problem=str(error), foreign=isinstance(error, ForeignFile))
@@ -173,6 +179,16 @@ class CheckpointRepository:
             self.backend.remove(record.path)
         except FileNotFoundError as error:
             raise NotFound(f"there is no checkpoint {record.path}") from error
+
+    def collect_segments(self) -> list[str]:
+        """Remove the segments that no checkpoint needs any more; returns their names.
+
+        Nothing is removed while there is a file under our names of which it is not known what it needs.
+        """
+        found = self.records()
+        if any(record.segments is None for record in found):
+            return []
+        return self.segments.remove_unnamed({name for record in found for name in record.segments or ()})
 
     def remove_leftovers(self) -> list[str]:
         """Remove temporary files that killed saves of this prefix left; returns their names."""
@@ -188,14 +204,16 @@ class CheckpointRepository:
         path, step = joined(self.folder, entry.name), int(match[1])
         nothing_known = CheckpointRecord(entry.name, path, step, step, entry.size, entry.modified)
         try:
-            manifest = read_manifest_of(self.backend, path)
+            return self._known(nothing_known, read_manifest_of(self.backend, path), valid=None)
         except NotFound:
             return None
         except DamagedFile as error:
-            return replace(nothing_known, valid=False, problem=str(error), foreign=isinstance(error, ForeignFile))
+            # one of a newer version may need segments, somebody else's file needs none
+            needed = () if type(error) is ForeignFile else None
+            foreign = isinstance(error, ForeignFile)
+            return replace(nothing_known, valid=False, problem=str(error), foreign=foreign, segments=needed)
         except OSError as error:
             return replace(nothing_known, problem=f"{path} cannot be read: {error}")
-        return self._known(nothing_known, manifest, valid=None)
 
     def _known(self, record: CheckpointRecord, manifest: dict[str, Any], valid: bool | None) -> CheckpointRecord:
         """The record with what its manifest says; foreign, if that is not what we expect."""
@@ -233,7 +251,12 @@ def _with_facts(record: CheckpointRecord, manifest: dict[str, Any]) -> Checkpoin
         tiers=frozenset(str(tier) for tier in tiers) if isinstance(tiers, list | tuple) else frozenset(),
         score=_score(manifest.get("score")),
         kind=str(manifest.get("kind", "rolling")),
+        segments=_segment_names(manifest),
     )
+
+
+def _segment_names(manifest: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(segment.file for segment in segments_of(manifest) if not segment.inside)
 
 
 def _whole(value: Any, otherwise: int) -> int:
