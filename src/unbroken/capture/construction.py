@@ -70,7 +70,8 @@ def capture_changed(model: BaseAlgorithm, construction: Construction | None, mis
     changed = {
         name: describer.describe(value, name)
         for name, value in _configured(model).items()
-        if digest_of(model, value) != construction.configured.get(name)
+        if not _is_as_given(value, construction.plain.get(name))
+        and digest_of(model, value) != construction.configured.get(name)
     }
     missing += [f"model.{what}" for what in describer.opaque]
     return changed
@@ -81,6 +82,11 @@ def restore_changed(model: BaseAlgorithm, described: dict[str, Any]) -> list[str
     filler = filler_for(model)
     filler.fill_attributes(model, described, "model")
     return filler.problems
+
+
+def _is_as_given(value: Any, given: Any) -> bool:
+    """A plain value needs no digest to be compared."""
+    return type(value) is type(given) and type(value) in (bool, int, float, str) and repr(value) == repr(given)
 
 
 def _configured(model: BaseAlgorithm) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import dis
 import functools
 import io
 import types
-from collections.abc import Collection, Iterable, Iterator, Sized
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sized
 from typing import Any
 
 from unbroken.capture.objects import LIBRARIES, Describer, attributes_of, class_name, is_space
@@ -19,6 +19,7 @@ _NOT_USERS = (*LIBRARIES, "builtins.", "abc.", "typing.", "collections.")
 _NO_STATE = (type(None), type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType)
 _LARGE_BYTES = 100_000
 _LARGE_ITEMS = 1_000
+_FIRST_LOOKS, _LOOK_EVERY = 4, 16
 _METHODS = (types.FunctionType, staticmethod, classmethod, property)
 
 
@@ -31,11 +32,15 @@ class HiddenState:
     """Class attributes, globals and closure variables that the code of some objects uses, watched from construction on.
 
     Seen are the attributes of the user's own classes, the globals that their methods or the functions called there
-    name, and the variables of functions kept in instance attributes, as far as they can be described.
+    name, and the variables of functions kept in instance attributes, as far as they can be described. What is `known` has a
+    capture of its own and is not entered.
     """
 
-    def __init__(self, owners: Iterable[Any]) -> None:
+    def __init__(self, owners: Iterable[Any], known: Mapping[str, Any] | None = None) -> None:
         self._owners = list(owners)
+        self._known = known or {}
+        self._looks = 0
+        self._seen: list[str] = []
         iterators = {p for owner in self._owners for p, value in _shared_places(owner) if _holds_iterator(value)}
         self._certain = _assigned_by(self._owners) | iterators
         self._before = self._digests()
@@ -47,12 +52,18 @@ class HiddenState:
                 self._before[place] = found
 
     def names(self, taken_care_of: frozenset[str] = frozenset()) -> list[str]:
-        """Iterators, what code assigns and what has changed, without the last names in `taken_care_of`."""
-        changed = {place for place, found in self._digests().items() if found != self._before.get(place)}
-        return sorted(p for p in changed | self._certain if p.rpartition(".")[2] not in taken_care_of)
+        """Iterators, what code assigns and what has changed, without the last names in `taken_care_of`.
+
+        A look costs more than a capture: it is taken at the first calls and then at every sixteenth.
+        """
+        self._looks += 1
+        if self._looks <= _FIRST_LOOKS or self._looks % _LOOK_EVERY == 0:
+            changed = {place for place, found in self._digests().items() if found != self._before.get(place)}
+            self._seen = sorted(changed | self._certain)
+        return [place for place in self._seen if place.rpartition(".")[2] not in taken_care_of]
 
     def _digests(self) -> dict[str, str | None]:
-        return {place: _digest(value) for owner in self._owners for place, value in _places(owner)}
+        return {place: _digest(value, self._known) for owner in self._owners for place, value in _places(owner)}
 
 
 def iterators_in(owner: Any, skip: Collection[str] = ()) -> dict[str, Any]:
@@ -185,7 +196,7 @@ def _holds_iterator(value: Any) -> bool:
     return bool(finder.found)
 
 
-def _digest(value: Any) -> str | None:
+def _digest(value: Any, known: Mapping[str, Any]) -> str | None:
     """None for None, for code, for spaces, from which learners sample, and for what cannot be described."""
     if isinstance(value, _NO_STATE) or is_space(value):
         return None
@@ -194,7 +205,7 @@ def _digest(value: Any) -> str | None:
         return f"{class_name(value)} at {id(value)}"
     from unbroken.capture.codec import digest
 
-    describer = Describer()
+    describer = Describer(known)
     try:
         found = digest(describer.describe(value))
     except Exception:  # noqa: BLE001 - as above

@@ -35,15 +35,14 @@ def capture_modules(model: BaseAlgorithm, before: dict[str, str] | None, missing
     """Descriptions by part: numbers of the libraries' networks, what has changed in the user's, buffers, frozen parameters."""
     described: dict[str, Any] = {}
     for owner, part in _parts(model):
-        describer = describer_for(model)
-        fields = {
-            name: describer.describe(value, name)
-            for name, value in _attributes(part)
-            if _is_state(model, f"{owner}.{name}", part, value, before)
-        }
-        missing += [f"{owner}.{what}" for what in describer.opaque]
-        buffers = {name: describer.describe(value) for name, value in _fleeting_buffers(part)}
-        described[owner] = {"fields": fields, "buffers": buffers, "frozen": _frozen(part)}
+        kept = {n: v for n, v in _attributes(part) if _is_state(model, f"{owner}.{n}", part, v, before)}
+        fleeting = _fleeting_buffers(part)
+        described[owner] = {"fields": {}, "buffers": {}, "frozen": _frozen(part)}
+        if kept or fleeting:
+            describer = describer_for(model)
+            described[owner]["fields"] = {name: describer.describe(value, name) for name, value in kept.items()}
+            missing += [f"{owner}.{what}" for what in describer.opaque]
+            described[owner]["buffers"] = {name: describer.describe(value) for name, value in fleeting}
     return described
 
 

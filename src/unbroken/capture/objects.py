@@ -58,6 +58,8 @@ _LONGEST_PATH = 120
 _PLAIN_FACTORIES = (int, float, bool, str, list, dict, set, tuple)
 # Python refuses to read longer decimals from text
 _MOST_BITS = 4096
+_WORD = 2**63
+_AS_THEY_ARE = (bool, str, type(None))
 _BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 
 
@@ -116,6 +118,19 @@ def subspaces(space: Any) -> list[Any]:
     return [
         getattr(space, n) for n in ("feature_space", "node_space", "edge_space") if getattr(space, n, None) is not None
     ]
+
+
+def _is_flat(value: Any) -> bool:
+    """Whether it is a dictionary of numbers and text by text: an episode's statistics, of which each cut describes a hundred."""
+    return type(value) is dict and all(
+        type(key) is str
+        and (
+            (type(item) is float and math.isfinite(item))
+            or (type(item) is int and -_WORD < item < _WORD)
+            or type(item) in _AS_THEY_ARE
+        )
+        for key, item in value.items()
+    )
 
 
 def _place(path: str) -> str:
@@ -247,10 +262,17 @@ class Describer:
     def _describe_mapping(self, value: dict[Any, Any], path: str) -> Description:
         if type(value) not in (dict, collections.OrderedDict, collections.defaultdict, collections.Counter):
             return self._give_up(value, path)
+        if _is_flat(value):
+            return self._describe_flat(value)
         number = self._remember(value)
         pairs = [[self.describe(k, path), self.describe(v, f"{path}[{k!r}]")] for k, v in value.items()]
         factory = self._describe_factory(value, path) if isinstance(value, collections.defaultdict) else {}
         return {"t": "dict", "c": type(value).__name__, "i": number, "v": pairs, **factory}
+
+    def _describe_flat(self, value: dict[str, Any]) -> Description:
+        if id(value) in self._memo:
+            return {"t": "ref", "i": self._memo[id(value)]}
+        return {"t": "dict", "c": "dict", "i": self._remember(value), "v": [list(pair) for pair in value.items()]}
 
     def _describe_factory(self, value: collections.defaultdict[Any, Any], path: str) -> dict[str, Any]:
         """A default factory by name if it is one of Python's own; another must be there already."""
@@ -266,7 +288,10 @@ class Describer:
         name = type(value).__name__
         if type(value) is list and value and all(type(item) is float for item in value):
             return {"t": "floats", "i": number, "v": np.asarray(value, dtype=np.float64)}
-        items = [self.describe(item, f"{path}[{k}]") for k, item in enumerate(value)]
+        items = [
+            self._describe_flat(item) if _is_flat(item) else self.describe(item, f"{path}[{k}]")
+            for k, item in enumerate(value)
+        ]
         if isinstance(value, tuple):
             if type(value) is not tuple and not hasattr(value, "_fields"):
                 return self._give_up(value, path)

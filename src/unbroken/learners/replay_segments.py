@@ -107,11 +107,12 @@ def _tier(segment: Segment) -> int:
 
 
 def _run_of_like_size(segments: list[Segment]) -> int | None:
-    """Where the newest `MERGE` or more segments of no more than one tier begin; None if there are not so many."""
-    for tier in sorted({_tier(segment) for segment in segments}):
-        start = len(segments)
-        while start and _tier(segments[start - 1]) <= tier:
+    """Where the newest segments of one tier or below begin, if `MERGE` of them are of that tier; else None."""
+    tiers = [_tier(segment) for segment in segments]
+    for tier in sorted(set(tiers)):
+        start = len(tiers)
+        while start and tiers[start - 1] <= tier:
             start -= 1
-        if len(segments) - start >= MERGE:
+        if tiers[start:].count(tier) >= MERGE:
             return start
     return None

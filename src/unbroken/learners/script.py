@@ -100,6 +100,7 @@ class RotatingCheckpointCallback(KeeperCallback):
         self._origin: Mapping[str, Any] = {}
         self._started = time.time()
         self._context: dict[str, Any] = {}
+        self._schema: dict[str, Any] = {}
         keeper = Keeper(
             self.repository,
             SaveSchedule(None, save_seconds),
@@ -166,6 +167,7 @@ class RotatingCheckpointCallback(KeeperCallback):
     def _init_callback(self) -> None:
         self.keeper.schedule.every = self.save_freq * self.model.n_envs
         self._context = self._context or current_context()
+        self._schema = describe_schema(self.model)
 
     def _on_training_end(self) -> None:
         continuation = getattr(self.model, "_unbroken", None)
@@ -184,7 +186,7 @@ class RotatingCheckpointCallback(KeeperCallback):
             "algorithm": type(model).__name__,
             "mean_reward": mean_episode_reward(model),
             "config": _configuration(model),
-            "schema": describe_schema(model),
+            "schema": self._schema,
             "context": self._context,
             "environment_capture": {
                 "strategy": found[0]["strategy"] if found else "none",

@@ -188,6 +188,8 @@ class CheckpointRepository:
         found = self.records()
         if any(record.segments is None for record in found):
             return []
+        # a removed checkpoint that a power loss brings back must find its segments
+        self.backend.sync_folder(self.folder)
         return self.segments.remove_unnamed({name for record in found for name in record.segments or ()})
 
     def remove_leftovers(self) -> list[str]:

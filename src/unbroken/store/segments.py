@@ -73,9 +73,7 @@ class SegmentReader:
                     f"it needs {self._path}, which is not there: bring that folder along, or take a file made by "
                     "'unbroken checkpoints pack'"
                 ) from error
-            if self._own.digest != self._segment.digest:
-                self._own.__exit__(None, None, None)
-                raise DamagedFile(f"{self._path} is not the segment that it names")
+            self._require_same(self._own)
         return self
 
     def __exit__(
@@ -83,6 +81,14 @@ class SegmentReader:
     ) -> None:
         if self._own is not None:
             self._own.__exit__(kind, error, trace)
+
+    def _require_same(self, own: CheckpointFile) -> None:
+        try:
+            if own.digest != self._segment.digest:
+                raise DamagedFile(f"{self._path} is not the segment that it names")
+        except BaseException:
+            own.__exit__(None, None, None)
+            raise
 
     def names(self) -> list[str]:
         """Names of its members."""

@@ -1,0 +1,259 @@
+"""Rows of replay buffers are written once and come back as they were, whatever was added, failed, merged or forgotten (A6, A10)."""
+
+from types import SimpleNamespace
+
+import gymnasium
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
+
+from unbroken.capture.buffers import capture_replay_buffer, restore_replay_buffer
+from unbroken.capture.codec import decode, encode
+from unbroken.capture.frames import join, split
+from unbroken.learners import replay_segments
+from unbroken.learners.replay_segments import ReplaySegments, stored_rows
+from unbroken.learners.sb3 import FACT
+from unbroken.store.memory import MemoryBackend
+from unbroken.store.repository import CheckpointRepository
+
+BOX = gymnasium.spaces.Box(-1, 1, (3,))
+IMAGE = gymnasium.spaces.Box(0, 255, (2, 16, 16), np.uint8)
+ACTIONS = gymnasium.spaces.Discrete(4)
+
+
+def vector(**words):
+    return ReplayBuffer(23, BOX, ACTIONS, "cpu", **words)
+
+
+def copies(**words):
+    return ReplayBuffer(23 * 3, BOX, ACTIONS, "cpu", n_envs=3, **words)
+
+
+def economical():
+    return vector(optimize_memory_usage=True, handle_timeout_termination=False)
+
+
+def images():
+    return ReplayBuffer(11, IMAGE, ACTIONS, "cpu")
+
+
+def dictionary():
+    return DictReplayBuffer(17, gymnasium.spaces.Dict({"a": BOX, "picture": IMAGE}), ACTIONS, "cpu")
+
+
+BUFFERS = [vector, copies, economical, images, dictionary]
+
+
+class Training:
+    """What of a model the capture of its buffer looks at, and saves of it in a repository."""
+
+    def __init__(self, make, repository):
+        self.make = make
+        self.repository = repository
+        self.numbers = np.random.default_rng(0)
+        self.segments = ReplaySegments(repository.segments)
+        self.model = SimpleNamespace(replay_buffer=make(), num_timesteps=0)
+        self.model.n_envs = self.model.replay_buffer.n_envs
+        self.saved = None
+
+    def add(self, count):
+        for _ in range(count):
+            first, second = (self._observation() for _ in range(2))
+            n = self.model.n_envs
+            values = self.numbers.integers(0, 4, (n, 1)), self.numbers.normal(size=n), self.numbers.random(n) < 0.1
+            self.model.replay_buffer.add(first, second, *values, [{} for _ in range(n)])
+            self.model.num_timesteps += n
+
+    def save(self, *, fails=False):
+        missing = []
+        state, rows = capture_replay_buffer(self.model, missing, self.segments.counter)
+        assert missing == []
+        named = []
+
+        def fill(writer):
+            if rows is not None:
+                named[:] = self.segments.write(rows)
+            if fails:
+                raise OSError("no space")
+            return {FACT: [segment.plain() for segment in named]}
+
+        try:
+            record = self.repository.save(self.model.num_timesteps, fill)
+        except OSError:
+            return
+        if rows is not None:
+            self.segments.commit(rows, named)
+        encoded = encode(state)
+        self.saved = (decode(encoded.document, b"".join(bytes(p) for p in encoded.block())), record, named)
+        for old in self.repository.records()[:-2]:
+            self.repository.remove(old)
+        self.repository.collect_segments()
+
+    def resumed(self):
+        """A new training, from what was saved last."""
+        state, record, named = self.saved
+        other = Training(self.make, self.repository)
+        problems = []
+        pieces = stored_rows(self.repository.backend, record.path)
+        restore_replay_buffer(other.model, state, pieces, problems)
+        assert problems == []
+        other.model.num_timesteps = self.model.num_timesteps
+        other.segments.begin(other.model, named, state.get("count"))
+        other.numbers = self.numbers
+        return other
+
+    def _observation(self):
+        def sample(space):
+            if space.dtype == np.uint8:
+                return self.numbers.integers(0, 2, (self.model.n_envs, *space.shape)).astype(np.uint8) * 255
+            return self.numbers.normal(size=(self.model.n_envs, *space.shape)).astype(space.dtype)
+
+        space = self.model.replay_buffer.observation_space
+        return (
+            {key: sample(part) for key, part in space.items()}
+            if isinstance(space, gymnasium.spaces.Dict)
+            else sample(space)
+        )
+
+
+def contents(buffer):
+    """All that training can read of a buffer: with an unused row, its observation alone."""
+    used = buffer.buffer_size if buffer.full else buffer.pos
+    found = {"pos": buffer.pos, "full": buffer.full}
+    for name, value in vars(buffer).items():
+        for key, array in value.items() if isinstance(value, dict) else [("", value)]:
+            if isinstance(array, np.ndarray) and not array.dtype.hasobject:
+                found[f"{name}{key}"] = array[:used].tobytes()
+    if buffer.optimize_memory_usage and not buffer.full:
+        found["ahead"] = buffer.observations[buffer.pos].tobytes()
+    return found
+
+
+def repository():
+    return CheckpointRepository(MemoryBackend(), "x_checkpoint")
+
+
+operation = st.one_of(
+    st.integers(0, 60).map(lambda count: ("add", count)),
+    st.sampled_from([("save", 0), ("save", 0), ("fail", 0), ("resume", 0), ("forget", 0)]),
+)
+
+
+@pytest.mark.parametrize("make", BUFFERS)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(operations=st.lists(operation, max_size=25))
+def test_every_save_brings_back_the_buffer(make, operations):
+    training = Training(make, repository())
+    merge, replay_segments.MERGE = replay_segments.MERGE, 3
+    try:
+        for name, count in [*operations, ("save", 0)]:
+            if name == "add":
+                training.add(count)
+            elif name == "forget":
+                training.segments.counter.forget()
+            elif name == "resume" and training.saved is not None:
+                training.save()
+                training = training.resumed()
+            elif name in ("save", "fail"):
+                training.save(fails=name == "fail")
+            if name == "save":
+                assert contents(training.resumed().model.replay_buffer) == contents(training.model.replay_buffer)
+    finally:
+        replay_segments.MERGE = merge
+
+
+def test_a_row_is_written_once():
+    """A10: 20 saves of 10 new rows each in a large buffer write 200 rows."""
+    training = Training(lambda: ReplayBuffer(10_000, BOX, ACTIONS, "cpu"), repository())
+    for _ in range(20):
+        training.add(10)
+        training.save()
+    spans = [(segment.first, segment.end) for segment in training.saved[2]]
+    assert spans == [(10 * k, 10 * k + 10) for k in range(20)]
+
+
+def test_many_segments_become_few_and_are_rewritten_seldom():
+    training = Training(lambda: ReplayBuffer(100_000, BOX, ACTIONS, "cpu"), repository())
+    most, written = 0, 0
+    for _ in range(150):
+        before = {segment.file for segment in training.saved[2]} if training.saved else set()
+        training.add(3)
+        training.save()
+        most = max(most, len(training.saved[2]))
+        written += sum(s.end - s.first for s in training.saved[2] if s.file not in before)
+    assert most <= 2 * replay_segments.MERGE
+    assert written <= 2.2 * 450
+
+
+def test_a_failed_save_is_not_remembered_as_done():
+    training = Training(vector, repository())
+    training.add(5)
+    training.save()
+    training.add(5)
+    training.save(fails=True)
+    training.add(5)
+    training.save()
+    assert [(segment.first, segment.end) for segment in training.saved[2]] == [(0, 5), (5, 15)]
+
+
+@pytest.mark.parametrize("how", ["by hand", "another buffer", "counted anew"])
+def test_rows_that_no_step_accounts_for_are_all_written_again(how):
+    """Prefilled by hand, loaded from a file, or a `learn()` that begins to count anew: nothing is taken for granted."""
+    training = Training(vector, repository())
+    training.add(12)
+    training.save()
+    if how == "by hand":
+        training.add(4)
+        training.model.num_timesteps -= 4
+    elif how == "another buffer":
+        other = Training(vector, training.repository)
+        other.numbers = np.random.default_rng(5)
+        other.add(12)
+        training.model.replay_buffer = other.model.replay_buffer
+    else:
+        training.model.num_timesteps = 0
+        training.segments.counter.began(0)
+        training.model.replay_buffer.dones[11] = True
+        training.add(0)
+    training.save()
+    assert contents(training.resumed().model.replay_buffer) == contents(training.model.replay_buffer)
+    assert len(training.saved[2]) == 1
+
+
+class Relabelling(ReplayBuffer):
+    """A user's class may change any row at any time."""
+
+
+def test_a_class_of_the_users_is_written_whole():
+    training = Training(lambda: Relabelling(23, BOX, ACTIONS, "cpu"), repository())
+    training.add(12)
+    training.save()
+    training.model.replay_buffer.rewards[3] = 7
+    training.save()
+    assert training.saved[2] == []
+    assert contents(training.resumed().model.replay_buffer) == contents(training.model.replay_buffer)
+
+
+def test_a_gap_between_segments_never_passes_for_a_buffer():
+    training = Training(vector, repository())
+    training.add(5)
+    training.save()
+    training.segments._named.clear()
+    training.add(5)
+    with pytest.raises(TypeError, match="hold the rows of the replay buffer to"):
+        training.save()
+    training.save()
+    assert contents(training.resumed().model.replay_buffer) == contents(training.model.replay_buffer)
+
+
+def test_a_frame_is_stored_once():
+    """Issue 3: stacked frames and next observations repeat planes."""
+    planes = np.random.default_rng(0).integers(0, 256, (104, 84, 84), dtype=np.uint8)
+    stacked = np.stack([planes[k : k + 4] for k in range(101)])[:, None]
+    arrays = {"observations": stacked[:100], "next_observations": stacked[1:], "rewards": np.zeros((100, 1))}
+    described, tables = split(arrays)
+    assert tables["84x84"].shape == (104, 84, 84)
+    back = join(described, tables)
+    assert all(np.array_equal(back[name], arrays[name]) for name in arrays)
