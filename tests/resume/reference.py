@@ -57,6 +57,9 @@ def argument(name, value):
     if name == "action_noise":
         kind = {"normal": NormalActionNoise, "ornstein-uhlenbeck": OrnsteinUhlenbeckActionNoise}[value["type"]]
         return kind(np.zeros(2), np.full(2, value["sigma"]))
+    if name.endswith("_class"):
+        module, _, attribute = value.partition(":")
+        return getattr(importlib.import_module(module), attribute)
     if name == "train_freq" and isinstance(value, list):
         return tuple(value)
     if isinstance(value, str) and value.startswith("lin_"):
@@ -97,11 +100,13 @@ def train(spec):
     return model
 
 
-def load_checkpoints(model, paths):
+def load_checkpoints(model, paths, spec):
     """Plain load of every checkpoint; the newest must hold the weights that the reference ended with."""
     problems = []
     for k, path in enumerate(paths):
-        loaded = type(model).load(path, device="cpu")
+        # SB3 loads a HerReplayBuffer's algorithm with an environment only
+        env = environment(spec) if "replay_buffer_class" in spec["hyperparameters"] else None
+        loaded = type(model).load(path, env, device="cpu")
         if k == len(paths) - 1:
             mine, other = model.policy.state_dict(), loaded.policy.state_dict()
             problems += [f"{path}: {name}" for name in mine if not torch.equal(mine[name], other[name])]
@@ -113,7 +118,7 @@ def load_checkpoints(model, paths):
 def main():
     spec = json.loads(Path(sys.argv[1]).read_text())
     model = train(spec)
-    problems = load_checkpoints(model, spec["load"])
+    problems = load_checkpoints(model, spec["load"], spec)
     problems += sorted(name for name in sys.modules if name == "unbroken" or name.startswith("unbroken."))
     model.env.close()
     Path(spec["out"], "problems.json").write_text(json.dumps(problems))

@@ -48,7 +48,7 @@ _SETTINGS: dict[str, list[str]] = {
     "ppo": ["--algo", "ppo", "--steps", "2000", "--set", "hyperparameters.n_steps=64"],
     "dqn": [
         "--algo", "dqn", "--steps", "1200", "--set", "hyperparameters.learning_starts=100",
-        "--set", "hyperparameters.buffer_size=5000",
+        "--set", "hyperparameters.buffer_size=400",
     ],
     "ppo in workers": [
         "--algo", "ppo", "--steps", "2000", "--set", "hyperparameters.n_steps=32", "--n-envs", "2",

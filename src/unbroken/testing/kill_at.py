@@ -34,6 +34,7 @@ _WRITE_STEPS = {
 }
 _SUBJECTS = {
     "checkpoint": ("rolling checkpoint", ("create", "write", "sync", "replace", "sync_folder")),
+    "segment": ("segment of replay rows", ("create", "write", "sync", "replace", "sync_folder")),
     "metadata": ("training_metadata.json", ("create", "write", "sync", "replace", "sync_folder")),
     "best": ("best_model.zip", ("write", "sync", "replace", "sync_folder")),
     "best-score": ("best_model.json", ("write", "replace", "sync_folder")),
@@ -50,6 +51,7 @@ _OTHERS = {
     "encode": "while the captured state is being serialised",
     "retention.before": "before a checkpoint is rotated out",
     "retention.after": "after a checkpoint has been rotated out",
+    "collect.before": "before a segment that no checkpoint needs is removed",
     "metrics.half": "half-way through a row of metrics.jsonl",
     "events.before": "after the row of metrics.jsonl, before that of TensorBoard",
     "events.half": "half-way through a TensorBoard record",
@@ -151,6 +153,8 @@ class PlacedBackend(WrappingBackend):
         rotated = _is_checkpoint(path)
         if rotated:
             self._killer.reach("retention.before")
+        if path.startswith("replay/") and path.endswith(".zip"):
+            self._killer.reach("collect.before")
         super().remove(path)
         if rotated:
             self._killer.reach("retention.after")
@@ -167,6 +171,8 @@ def _subject(path: str) -> str | None:
         return known[final]
     if final.endswith("_final.zip"):
         return "final"
+    if path.startswith("replay/"):
+        return "segment"
     return "checkpoint" if _is_checkpoint(f"checkpoints/{final}") else None
 
 

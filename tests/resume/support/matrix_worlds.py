@@ -175,12 +175,65 @@ class DictionaryContinuous(Dictionary, Continuous):
         self.action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
 
 
+class Goal(World):
+    """A point to be brought to a goal drawn at reset; the reward can be told for any other goal."""
+
+    def __init__(self):
+        super().__init__()
+        names = ("observation", "achieved_goal", "desired_goal")
+        self.observation_space = spaces.Dict({n: spaces.Box(-np.inf, np.inf, (2,), np.float32) for n in names})
+        self.goal = np.zeros(2)
+
+    def begin(self, seed):
+        self.goal = self.np_random.normal(0.0, 0.5, 2)
+
+    def step(self, action):
+        observation, _, terminated, truncated, info = super().step(action)
+        reward = float(self.compute_reward(observation["achieved_goal"], observation["desired_goal"], info))
+        return observation, reward, terminated, truncated, info
+
+    def compute_reward(self, achieved_goal, desired_goal, info):
+        return -(np.abs(achieved_goal - desired_goal).sum(-1) > 0.5).astype(np.float32)
+
+    def observation(self):
+        place, speed, goal = (part.astype(np.float32) for part in (self.place, self.speed, self.goal))
+        return {"observation": speed, "achieved_goal": place, "desired_goal": goal}
+
+
+class GoalContinuous(Goal, Continuous):
+    def __init__(self):
+        Goal.__init__(self)
+        self.action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+
+class Picture(World):
+    """Sees its place as a bright dot among noise, in an image of the least size that NatureCNN takes."""
+
+    def __init__(self):
+        super().__init__()
+        self.observation_space = spaces.Box(0, 255, (1, 36, 36), np.uint8)
+
+    def observation(self):
+        image = self.np_random.integers(0, 60, (1, 36, 36), dtype=np.uint8)
+        row, column = np.clip(18 + 6 * self.place, 0, 35).astype(int)
+        image[0, row, column] = 255
+        return image
+
+
+class PictureContinuous(Picture, Continuous):
+    def __init__(self):
+        Picture.__init__(self)
+        self.action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+
 WORLDS = {
     "plain": (World, Continuous),
     "opaque": (Opaque, OpaqueContinuous),
     "speaking": (Speaking, SpeakingContinuous),
     "global": (Global, GlobalContinuous),
     "dictionary": (Dictionary, DictionaryContinuous),
+    "goal": (Goal, GoalContinuous),
+    "picture": (Picture, PictureContinuous),
 }
 
 
