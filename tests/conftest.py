@@ -16,8 +16,8 @@ _passed_over: list[str] = []
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not FULL:
-        kept = [item for item in items if "full" not in item.keywords]
-        config.hook.pytest_deselected(items=[item for item in items if "full" in item.keywords])
+        kept = [item for item in items if item.get_closest_marker("full") is None]
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("full") is not None])
         items[:] = kept
 
 
