@@ -46,6 +46,7 @@ _CODE = (
 _CARRYING = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial)
 _INERT_MODULES = ("pygame", "torch.utils.tensorboard", "tqdm", "rich", "matplotlib")
 _INERT_TYPES = (logging.Logger, type(threading.Lock()), type(threading.RLock()), threading.Event, re.Pattern)
+_SIMPLE = (bytes, bytearray, complex, float, enum.Enum, int, str, pathlib.PurePath, range, slice)
 _PLAIN = (type(None), int, float, complex, str, bytes, enum.Enum, np.generic, pathlib.PurePath, range, slice)
 # their own closures and methods hold what they were made with and never change it; numpy's generators do
 _UNCHANGING = ("gymnasium.", "stable_baselines3.", "sb3_contrib.", "torch.", "unbroken.")
@@ -95,9 +96,13 @@ def attributes_of(value: Any) -> dict[str, Any]:
 
 def is_inert(value: Any) -> bool:
     """Whether a value is a display, a lock or the like: without state that training could depend on."""
+    return _is_inert(type(value))
+
+
+def _is_inert(cls: type) -> bool:
     # some types of C extensions have no module
-    module = getattr(type(value), "__module__", None) or ""
-    return isinstance(value, _INERT_TYPES) or any(
+    module = getattr(cls, "__module__", None) or ""
+    return issubclass(cls, _INERT_TYPES) or any(
         module == name or module.startswith(f"{name}.") for name in _INERT_MODULES
     )
 
@@ -150,6 +155,29 @@ def _inside(code: Any) -> list[Any]:
         with contextlib.suppress(ValueError):  # a cell may be empty
             found.append(cell.cell_contents)
     return found
+
+
+@functools.lru_cache(maxsize=4096)
+def _route(cls: type) -> str:
+    """The method of Describer for values of a class, by the first of these that it is. Cached: a capture asks hundreds of times."""
+    torch, gymnasium = sys.modules.get("torch"), sys.modules.get("gymnasium")
+    spaces = (gymnasium.Space,) if gymnasium is not None else ()
+    tensors = (torch.Tensor, torch.Generator, torch.nn.Module, torch.optim.Optimizer) if torch is not None else ()
+    inert = (torch.device, torch.dtype) if torch is not None else ()
+    routes: tuple[tuple[str, Any], ...] = (
+        ("_describe_array", np.ndarray),
+        ("_describe_mapping", dict),
+        ("_describe_sequence", (list, tuple, collections.deque, set, frozenset)),
+        ("_describe_scalar", np.generic),
+        ("_describe_carrying", _CARRYING),
+        ("_describe_simple", (*_SIMPLE, *_CODE, *inert)),
+        ("_describe_generator", (np.random.Generator, np.random.RandomState, random.Random, *spaces)),
+        ("_describe_torch", tensors),
+    )
+    found = next((name for name, classes in routes if issubclass(cls, classes)), None)
+    if found in (None, "_describe_generator", "_describe_torch") and _is_inert(cls):
+        return "_describe_simple"
+    return found or "_describe_object"
 
 
 def _shortened(path: str) -> str:
@@ -230,25 +258,16 @@ class Describer:
         return number
 
     def _describe_compound(self, value: Any, path: str) -> Description:
-        if isinstance(value, np.ndarray):
-            return self._describe_array(value, path)
-        if isinstance(value, dict):
-            return self._describe_mapping(value, path)
-        if isinstance(value, list | tuple | collections.deque | set | frozenset):
-            return self._describe_sequence(value, path)
-        if isinstance(value, np.generic):
-            plain = value.dtype.kind in _ARRAY_KINDS
-            return {"t": "scalar", "v": np.asarray(value)} if plain else self._give_up(value, path)
-        if isinstance(value, _CARRYING):
-            self._carrying.append((path, value))
-        simple = self._describe_simple(value)
-        if simple is not None:
-            return simple
-        generator = self._describe_generator(value)
-        if generator is not None:
-            return generator
-        torch_value = self._describe_torch(value, path)
-        return torch_value if torch_value is not None else self._describe_object(value, path)
+        described: Description = getattr(self, _route(type(value)))(value, path)  # type: ignore[arg-type]
+        return described
+
+    def _describe_scalar(self, value: np.generic, path: str) -> Description:
+        plain = value.dtype.kind in _ARRAY_KINDS
+        return {"t": "scalar", "v": np.asarray(value)} if plain else self._give_up(value, path)
+
+    def _describe_carrying(self, value: Any, path: str) -> Description:
+        self._carrying.append((path, value))
+        return self._describe_simple(value, path)
 
     def _describe_array(self, value: np.ndarray, path: str) -> Description:
         if type(value) is not np.ndarray or value.dtype.kind not in _ARRAY_KINDS:
@@ -303,7 +322,7 @@ class Describer:
         extra = {"maxlen": value.maxlen} if isinstance(value, collections.deque) else {}
         return {"t": "sequence", "c": name, "i": number, "v": items, **extra}
 
-    def _describe_simple(self, value: Any) -> Description | None:
+    def _describe_simple(self, value: Any, path: str) -> Description:
         if isinstance(value, bytes | bytearray):
             return {"t": "bytes", "c": type(value).__name__, "v": base64.b64encode(value).decode()}
         if isinstance(value, complex):
@@ -323,11 +342,9 @@ class Describer:
             return {"t": type(value).__name__, "v": [value.start, value.stop, value.step]}
         if isinstance(value, _CODE):
             return {"t": "code", "v": code_name(value)}
-        if is_inert(value):
-            return {"t": "inert", "v": class_name(value)}
-        return None
+        return {"t": "inert", "v": class_name(value)}
 
-    def _describe_generator(self, value: Any) -> Description | None:
+    def _describe_generator(self, value: Any, path: str) -> Description:
         if isinstance(value, np.random.Generator):
             state = self.describe(value.bit_generator.state)
             return {"t": "generator", "i": self._remember(value), "v": state}
@@ -338,16 +355,12 @@ class Describer:
             version, internal, gauss = value.getstate()
             words = np.asarray(internal, dtype=np.uint64)
             return {"t": "python_random", "i": self._remember(value), "v": [version, words, self.describe(gauss)]}
-        if is_space(value):
-            inner = [self.describe(space) for space in subspaces(value)]
-            own = None if value._np_random is None else self.describe(value._np_random)
-            return {"t": "space", "i": self._remember(value), "v": own, "inner": inner}
-        return None
+        inner = [self.describe(space) for space in subspaces(value)]
+        own = None if value._np_random is None else self.describe(value._np_random)
+        return {"t": "space", "i": self._remember(value), "v": own, "inner": inner}
 
-    def _describe_torch(self, value: Any, path: str) -> Description | None:
-        torch = sys.modules.get("torch")
-        if torch is None:
-            return None
+    def _describe_torch(self, value: Any, path: str) -> Description:
+        torch = sys.modules["torch"]
         if isinstance(value, torch.Tensor):
             return {"t": "tensor", "i": self._remember(value), **tensor_data(value)}
         if isinstance(value, torch.Generator):
@@ -362,11 +375,7 @@ class Describer:
                 "training": value.training,
                 "v": self.describe(dict(value.state_dict()), path),
             }
-        if isinstance(value, torch.optim.Optimizer):
-            return {"t": "optimizer", "i": self._remember(value), "v": self.describe(value.state_dict(), path)}
-        if isinstance(value, torch.device | torch.dtype):
-            return {"t": "inert", "v": class_name(value)}
-        return None
+        return {"t": "optimizer", "i": self._remember(value), "v": self.describe(value.state_dict(), path)}
 
     def _describe_object(self, value: Any, path: str) -> Description:
         if class_name(value) == "gymnasium.envs.registration:EnvSpec":
