@@ -10,6 +10,7 @@ the two processes; nothing of the training process is touched.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import random
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from unbroken.capture.environments import CaptureWrapper, Strategy, has_protocol
+from unbroken.capture.native import find_adapter
 from unbroken.capture.rng import capture_generators, restore_generators
 from unbroken.errors import UnbrokenError
 
@@ -46,6 +48,7 @@ class Verdict:
         if self.proved:
             ways = {
                 "protocol": "its own get_state/set_state",
+                "native": "an adapter for its simulator",
                 "attributes": "its attributes",
                 "replay": "replay since the last reset",
             }
@@ -89,8 +92,8 @@ class SelfTest:
             self._process.communicate()
             return Verdict("auto", False, f"the self-test took longer than {self._timeout:g} s")
         try:
-            return Verdict(**json.loads(out.splitlines()[-1]))
-        except (IndexError, ValueError, TypeError):
+            return Verdict(**json.loads(out))
+        except (ValueError, TypeError):
             lines = err.decode(errors="replace").strip().splitlines()
             return Verdict("auto", False, f"the self-test crashed: {lines[-1] if lines else self._process.returncode}")
 
@@ -283,18 +286,21 @@ def _make(request: dict[str, Any], strategy: Strategy) -> CaptureWrapper:
 def _strategies(request: dict[str, Any]) -> list[Strategy]:
     env = _make(request, "auto")
     first: list[Strategy] = ["protocol"] if has_protocol(env.unwrapped) else []
+    if env.strategy == "native" or (first and find_adapter(env.unwrapped) is not None):
+        first.append("native")
     env.close()
     return [*first, "attributes", "replay"]
 
 
 def _attempt(request: dict[str, Any], strategy: Strategy) -> dict[str, Any]:
     try:
-        env = _make(request, strategy)
-        stretches = _record(env)
-        missing = env.coverage()["not_captured"]
-        if missing:
-            return {"strategy": strategy, "error": f"{strategy}: {missing[0]} is not captured"}
-        return {"strategy": env.strategy, "stretches": stretches}
+        # closed before the next is made: some simulators are one to a process
+        with contextlib.closing(_make(request, strategy)) as env:
+            stretches = _record(env)
+            missing = env.coverage()["not_captured"]
+            if missing:
+                return {"strategy": strategy, "error": f"{strategy}: {missing[0]} is not captured"}
+            return {"strategy": env.strategy, "stretches": stretches}
     except Exception as error:  # noqa: BLE001 - whatever the user's environment raises disproves the strategy
         return {"strategy": strategy, "error": f"{strategy}: {type(error).__name__}: {error}"}
 
@@ -308,7 +314,7 @@ def _prove(request: dict[str, Any]) -> Verdict:
     if done.returncode != 0:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         return Verdict("auto", False, f"the restoring process crashed: {lines[-1] if lines else done.returncode}")
-    verdicts = [Verdict(**found) for found in json.loads(done.stdout.splitlines()[-1])]
+    verdicts = [Verdict(**found) for found in json.loads(done.stdout)]
     passed = next((verdict for verdict in verdicts if verdict.proved), None)
     return passed or Verdict("auto", False, "; ".join(verdict.reason for verdict in verdicts))
 
@@ -328,22 +334,26 @@ def _continue_all(request: dict[str, Any], attempts: list[dict[str, Any]]) -> li
 
 def _continue_anew(request: dict[str, Any], strategy: Strategy, stretch: dict[str, Any]) -> list[str]:
     try:
-        return _continue(_make(request, strategy), stretch)
+        with contextlib.closing(_make(request, strategy)) as env:
+            return _continue(env, stretch)
     except Exception as error:  # noqa: BLE001 - whatever the user's environment raises disproves the strategy
         return [f"not restored: {type(error).__name__}: {error}"]
 
 
 def main() -> None:
-    """Entry of the two processes; the verdict is the last line of the output."""
-    warnings.simplefilter("ignore")
-    sent = json.load(sys.stdin)
+    """Entry of the two processes; the verdict is all that they answer."""
+    # simulators write to the standard output, their own processes too: only the answer goes to the parent
+    with os.fdopen(os.dup(1), "w") as answers:
+        os.dup2(2, 1)
+        warnings.simplefilter("ignore")
+        answers.write(json.dumps(_answer(sys.argv[1], json.load(sys.stdin))))
+
+
+def _answer(task: str, sent: Any) -> Any:
     try:
-        if sys.argv[1] == "prove":
-            print(json.dumps(vars(_prove(sent))), flush=True)  # noqa: T201 - the answer to the parent process
-        else:
-            print(json.dumps([vars(v) for v in _continue_all(*sent)]), flush=True)  # noqa: T201 - as above
+        return vars(_prove(sent)) if task == "prove" else [vars(verdict) for verdict in _continue_all(*sent)]
     except UnbrokenError as error:
-        print(json.dumps(vars(Verdict("auto", False, str(error)))), flush=True)  # noqa: T201 - as above
+        return vars(Verdict("auto", False, str(error)))
 
 
 if __name__ == "__main__":
