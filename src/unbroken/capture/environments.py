@@ -235,6 +235,10 @@ class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
         """How this environment is captured: {"strategy": …, "not_captured": [...]}, as far as is known by now."""
         return {"strategy": self.strategy, "not_captured": [*self.opaque, *self._outliving(), *self._hidden_names()]}
 
+    def must_be_alone(self) -> bool:
+        """Whether another environment of the kind in this process would disturb this one."""
+        return self._adapter is not None and self._adapter.one_per_process
+
     def _outliving(self) -> list[str]:
         """Iterators that a reset leaves as they are: a replay in a fresh environment draws their first items again."""
         return sorted(self._recorder.outliving) if self.strategy == "replay" and self._recorder else []

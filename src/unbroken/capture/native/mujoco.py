@@ -7,6 +7,7 @@ file: they follow from the model and from `mj_forward`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,12 @@ class MujocoAdapter:
     def __init__(self, env: Any) -> None:
         self._env = env
         # a reset may randomise the model, and a fresh environment must be brought back from its own randomisation
-        self._built = _model_numbers(env.model)
+        self._model = env.model
+        built = _model_numbers(env.model)
+        self._shapes = {name: value.shape for name, value in built.items()}
+        # most arrays of a model are empty
+        self._built = {name: value for name, value in built.items() if value.size}
+        self._bytes = {name: value.tobytes() for name, value in self._built.items()}
 
     def is_handle(self, value: Any) -> bool:
         """Views into the simulation and renderers."""
@@ -83,33 +89,33 @@ class MujocoAdapter:
     def _model_changes(self, model: Any) -> dict[str, np.ndarray]:
         """The numbers of the model that are not as built, by name. Raises CaptureError where they have no plain form."""
         changes = {}
-        for name, now in _model_numbers(model, copy=False).items():
-            built = self._built.get(name)
-            if built is None or built.shape != now.shape:
-                raise CaptureError(f"the environment compiled another MuJoCo model: {name} has another size")
-            if not np.array_equal(built, now, equal_nan=built.dtype.kind == "f"):
+        for name, now in self._numbers(model):
+            if now.tobytes() != self._bytes[name]:
                 if not _is_settable(name, now):
                     raise CaptureError(f"the environment changed {name} of the MuJoCo model, which holds indices")
                 changes[name] = now.copy()
         return changes
 
     def _set_model(self, model: Any, changes: Description) -> None:
-        for name, now in _model_numbers(model, copy=False).items():
+        for name, now in self._numbers(model):
             value = changes.get(name, self._built[name])
             if value.shape != now.shape or value.dtype != now.dtype:
                 raise CaptureError(f"the stored MuJoCo model has another size: {name}")
             if _is_settable(name, now) and not np.array_equal(value, now):
                 _set_number(model, name, value)
 
+    def _numbers(self, model: Any) -> Iterator[tuple[str, np.ndarray]]:
+        """What there is to compare with the model as built. Raises CaptureError for a model that is another one."""
+        if model is not self._model and {n: v.shape for n, v in _model_numbers(model).items()} != self._shapes:
+            raise CaptureError("the environment compiled another MuJoCo model, with other sizes")
+        for name in self._built:
+            yield name, _number(model, name)
+
 
 def _arrays(data: Any) -> dict[str, np.ndarray]:
     """What a step computes: floating-point arrays. Integers are sizes, addresses and pointers."""
-    found = {}
-    for name in _array_names(type(data), data):
-        value = getattr(data, name)
-        if value.dtype.kind == "f":
-            found[name] = value
-    return found
+    found = ((name, getattr(data, name)) for name in _array_names(type(data), data))
+    return {name: value for name, value in found if value.dtype.kind == "f" and value.size}
 
 
 _names: dict[type, tuple[str, ...]] = {}
@@ -123,13 +129,18 @@ def _array_names(cls: type, sample: Any) -> tuple[str, ...]:
     return _names[cls]
 
 
-def _model_numbers(model: Any, copy: bool = True) -> dict[str, np.ndarray]:
-    """Arrays of a model and the fields of its options, the latter with a prefix."""
-    found = {name: getattr(model, name) for name in _array_names(type(model), model)}
-    options = (name for name in dir(type(model.opt)) if not name.startswith("_"))
-    values = {_OPTIONS + name: getattr(model.opt, name) for name in options}
-    found |= {name: np.asarray(value) for name, value in values.items() if not callable(value)}
-    return {name: np.array(value) for name, value in found.items()} if copy else found
+def _model_numbers(model: Any) -> dict[str, np.ndarray]:
+    """Copies of the arrays of a model and of the fields of its options, the latter with a prefix."""
+    options = [name for name in dir(type(model.opt)) if not name.startswith("_")]
+    fields = [_OPTIONS + name for name in options if not callable(getattr(model.opt, name))]
+    return {name: np.array(_number(model, name)) for name in [*_array_names(type(model), model), *fields]}
+
+
+def _number(model: Any, name: str) -> np.ndarray:
+    if name.startswith(_OPTIONS):
+        return np.asarray(getattr(model.opt, name.removeprefix(_OPTIONS)))
+    found: np.ndarray = getattr(model, name)
+    return found
 
 
 def _is_settable(name: str, value: np.ndarray) -> bool:
