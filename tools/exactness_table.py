@@ -1,7 +1,8 @@
 """Turn the results of the exactness matrix into a page: `exactness_table.py RESULTS.jsonl docs/exactness.md`.
 
 RESULTS is what the tests wrote to UNBROKEN_MATRIX_RESULTS; the cells are those of tests/resume/cells.yaml. Exits 1 when a
-cell was not run or is not exact, and when a feature was shown with fewer than two algorithms.
+cell was not run or is not exact, when a feature was shown with fewer than two algorithms, and when an algorithm is neither
+exact nor refused with a reason in a family of environments.
 """
 
 import argparse
@@ -19,6 +20,18 @@ Results = dict[str, dict[str, Any]]
 CELLS = Path(__file__).parents[1] / "tests" / "resume" / "cells.yaml"
 COLUMNS = {"1": "1 environment", "4 dummy": "4 in-process", "4 subproc": "4 subprocess"}
 PACKAGES = ("stable-baselines3", "sb3-contrib", "torch", "gymnasium", "numpy")
+SIMULATORS = ("mujoco", "ale-py", "Box2D", "libsumo", "sumo-rl")
+FAMILIES = {
+    "classic control": "CartPole, Pendulum",
+    "Box2D": "LunarLander with wind",
+    "BipedalWalker": "with a new world for every episode",
+    "MuJoCo": "Hopper",
+    "Humanoid": "MuJoCo",
+    "Atari": "Breakout, sticky actions, AtariWrapper, four frames",
+    "SUMO": "sumo-rl's single intersection, libsumo",
+}
+# these stand in for a family that has a row of its own
+SHOWN_IN_PART = ("BipedalWalker", "Humanoid")
 ABOUT = """\
 Every cell below is a test that has been run. A cell trains three or more times, each time in a fresh interpreter:
 `unbroken train` is killed with SIGKILL inside an environment's step, in mid-rollout and mid-episode, after at least one
@@ -36,21 +49,22 @@ imports this package trains undisturbed. "exact" means that these are the same, 
 
 Plain `Algorithm.load()` reads the checkpoints and finds the reference's weights in the last one.
 
-Left out, by name, are wall-clock values only: `time/fps`, `time/time_elapsed`, Monitor's `t`, `t_start` and
-`episode_times`, SB3's `start_time`; and `_num_timesteps_at_start`, which SB3 uses for `time/fps` alone.
+Left out, by name, are wall-clock values: `time/fps`, `time/time_elapsed`, Monitor's `t`, `t_start` and `episode_times`, SB3's
+`start_time`; `_num_timesteps_at_start`, which SB3 uses for `time/fps` alone; and with image policies the generator of the
+observation space, from which SB3 draws once, unseeded, to learn a size, so that plain SB3 differs there from itself.
 """
 
 
 def read_cells(path: Path) -> Rows:
-    """Name, algorithm, copies and features of every cell."""
-    cells = yaml.safe_load(path.read_text(encoding="utf-8"))["cells"]
+    """Name, algorithm, copies, family and features of every cell and every refusal."""
+    table = yaml.safe_load(path.read_text(encoding="utf-8"))
     rows = []
-    for cell in cells:
-        features = cell.get("features", [])
-        name = "-".join(
-            [cell["algo"], *str(cell["envs"]).split(), *(feature.replace(" ", "_") for feature in features)]
-        )
-        rows.append({"name": name, "algorithm": cell["algo"], "envs": str(cell["envs"]), "features": features})
+    for cell in [*table["cells"], *table["refusals"]]:
+        features, family = cell.get("features", []), cell.get("family")
+        envs = str(cell.get("envs", 1))
+        words = [word.replace(" ", "_") for word in ([family] if family else []) + features]
+        facts = {"algorithm": cell["algo"], "envs": envs, "features": features, "family": family}
+        rows.append({"name": "-".join([cell["algo"], *envs.split(), *words]), "refusal": cell.get("why"), **facts})
     return rows
 
 
@@ -62,7 +76,16 @@ def read_results(path: Path) -> Results:
 
 def word(result: dict[str, Any] | None) -> str:
     """What a table says about a cell."""
-    return "not run" if result is None else str(result["result"])
+    if result is None:
+        return "not run"
+    by_replay = result["result"] == "exact" and result.get("family") and result.get("strategy") == "replay"
+    return "exact by replay" if by_replay else str(result["result"])
+
+
+def is_shown(cell: dict[str, Any], results: Results) -> bool:
+    """Whether a cell came out as it should."""
+    expected = ("refused",) if cell["refusal"] else ("exact", "exact by replay")
+    return word(results.get(cell["name"])) in expected
 
 
 def algorithm_table(cells: Rows, results: Results) -> list[str]:
@@ -72,10 +95,35 @@ def algorithm_table(cells: Rows, results: Results) -> list[str]:
         alone = {
             cell["envs"]: word(results.get(cell["name"]))
             for cell in cells
-            if cell["algorithm"] == algorithm and not cell["features"]
+            if cell["algorithm"] == algorithm and not cell["features"] and not cell["family"]
         }
         lines.append(f"| {algorithm} | " + " | ".join(alone.get(column, "not run") for column in COLUMNS) + " |")
     return lines
+
+
+def family_table(cells: Rows, results: Results) -> list[str]:
+    """Algorithm by family of environments, in one environment."""
+    whole = [family for family in FAMILIES if family not in SHOWN_IN_PART]
+    lines = [f"| algorithm | {' | '.join(f'{family} ({FAMILIES[family]})' for family in whole)} |"]
+    lines.append("|---|" + "---|" * len(whole))
+    for algorithm in dict.fromkeys(cell["algorithm"] for cell in cells):
+        found = {
+            cell["family"]: _in_family(cell, results)
+            for cell in cells
+            if cell["algorithm"] == algorithm and cell["family"] and cell["envs"] == "1" and not cell["features"]
+        }
+        lines.append(f"| {algorithm} | " + " | ".join(found.get(family, "not run") for family in whole) + " |")
+    others = [c for c in cells if c["family"] and (c["family"] in SHOWN_IN_PART or c["envs"] != "1")]
+    beside = [
+        f"{c['algorithm']} in {c['family']} ({FAMILIES[c['family']]}; {COLUMNS[c['envs']]}): {_in_family(c, results)}"
+        for c in others
+    ]
+    return [*lines, "", f"Beside these: {'; '.join(beside)}."]
+
+
+def _in_family(cell: dict[str, Any], results: Results) -> str:
+    found = word(results.get(cell["name"]))
+    return f"{found}: {cell['refusal']}" if found == "refused" else found
 
 
 def feature_table(cells: Rows, results: Results) -> list[str]:
@@ -96,7 +144,7 @@ def feature_table(cells: Rows, results: Results) -> list[str]:
 def cell_table(cells: Rows, results: Results) -> list[str]:
     """Where every cell was killed and where it went on."""
     lines = ["| cell | killed at | resumed from | logged rows repeated | result |", "|---|---|---|---|---|"]
-    for cell in cells:
+    for cell in (cell for cell in cells if not cell["refusal"]):
         found = results.get(cell["name"]) or {}
         facts = (", ".join(map(str, found.get(key, []))) for key in ("killed_at", "resumed_from", "rows_repeated"))
         lines.append(f"| {cell['name']} | {' | '.join(facts)} | {word(found or None)} |")
@@ -105,15 +153,14 @@ def cell_table(cells: Rows, results: Results) -> list[str]:
 
 def problems(cells: Rows, results: Results) -> list[str]:
     """Why the page is not the proof that it should be."""
-    found = [
-        f"{cell['name']}: {word(results.get(cell['name']))}"
-        for cell in cells
-        if word(results.get(cell["name"])) != "exact"
-    ]
+    found = [f"{cell['name']}: {word(results.get(cell['name']))}" for cell in cells if not is_shown(cell, results)]
     found += [f"{name} is not a cell of {CELLS.name}" for name in results.keys() - {cell["name"] for cell in cells}]
     for algorithm in {cell["algorithm"] for cell in cells}:
-        alone = {cell["envs"] for cell in cells if cell["algorithm"] == algorithm and not cell["features"]}
+        own = [cell for cell in cells if cell["algorithm"] == algorithm and not cell["features"]]
+        alone = {cell["envs"] for cell in own if not cell["family"]}
         found += [f"{algorithm} has no cell for {COLUMNS[column]}" for column in COLUMNS.keys() - alone]
+        families = FAMILIES.keys() - {cell["family"] for cell in own} - set(SHOWN_IN_PART)
+        found += [f"{algorithm} has no cell and no reason for {family}" for family in sorted(families)]
     algorithms: dict[str, set[str]] = defaultdict(set)
     for cell in cells:
         for feature in cell["features"]:
@@ -123,8 +170,9 @@ def problems(cells: Rows, results: Results) -> list[str]:
 
 def page(cells: Rows, results: Results) -> str:
     """The whole document."""
-    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    exact = sum(word(results.get(cell["name"])) == "exact" for cell in cells)
+    versions = ", ".join(f"{name} {version(name)}" for name in (*PACKAGES, *SIMULATORS))
+    trained = [cell for cell in cells if not cell["refusal"]]
+    exact = sum(is_shown(cell, results) for cell in trained)
     return "\n".join(
         [
             "# Exactness",
@@ -132,11 +180,18 @@ def page(cells: Rows, results: Results) -> str:
             "Generated by `make test-full`; do not edit.",
             "",
             ABOUT,
-            f"{exact} of {len(cells)} cells are exact, with {versions}, on the CPU with one thread.",
+            f"{exact} of {len(trained)} cells are exact, with {versions}, on the CPU with one thread.",
             "",
             "## Every algorithm",
             "",
             *algorithm_table(cells, results),
+            "",
+            "## Every family of environments",
+            "",
+            '"exact by replay": the actions since the last reset are repeated on resume. "refused": `unbroken train` says so in',
+            "one line and trains nothing.",
+            "",
+            *family_table(cells, results),
             "",
             "## Every feature",
             "",

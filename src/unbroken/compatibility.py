@@ -29,6 +29,7 @@ _TABLE = {
     "device": Verdict.NOTED,
     "total_timesteps": Verdict.COMPATIBLE,
     "environment.kwargs": Verdict.NOTED,
+    "environment.wrappers": Verdict.INCOMPATIBLE,
     "environment.n_envs": Verdict.INCOMPATIBLE,
     "environment.vec_env": Verdict.INCOMPATIBLE,
     "environment.frame_stack": Verdict.INCOMPATIBLE,

@@ -43,14 +43,33 @@ class _Section(BaseModel):
 
 
 class EnvironmentConfig(_Section):
-    """Training environment: constructor arguments, number of copies, vector wrappers in SB3's terms."""
+    """Training environment: constructor arguments, wrappers, number of copies, vector wrappers in SB3's terms.
+
+    `wrappers` are classes as `module:Class` or `{class: module:Class, kwargs: {...}}`, from the inside out.
+    """
 
     kwargs: dict[str, Any] = Field(default_factory=dict)
+    wrappers: list[str | dict[str, Any]] | None = None
     n_envs: int = Field(default=1, ge=1)
     vec_env: Literal["dummy", "subproc"] = "dummy"
     frame_stack: int | None = Field(default=None, ge=2)
     normalize: dict[str, Any] | None = None
     replay_limit: int = Field(default=100_000, ge=1)
+
+    @field_validator("wrappers")
+    @classmethod
+    def _named_wrappers(cls, value: list[str | dict[str, Any]] | None) -> list[str | dict[str, Any]] | None:
+        for item in value or []:
+            fields = {"class": item} if isinstance(item, str) else item
+            place: Any = fields.get("class")
+            arguments: Any = fields.get("kwargs", {})
+            known = isinstance(place, str) and re.fullmatch(r"[\w.]+:[\w.]+", place) and isinstance(arguments, dict)
+            if not known or fields.keys() - {"class", "kwargs"}:
+                raise ConfigurationError(
+                    f"environment.wrappers: {item!r} is not module:Class or {{class: module:Class, kwargs: {{...}}}}"
+                )
+        # none is as good as no list, also for a checkpoint that knows no such key
+        return value or None
 
 
 class SavingConfig(_Section):

@@ -5,6 +5,7 @@ Recorded in every checkpoint; a difference on resume is said in one line. The th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
@@ -12,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 _PACKAGES = ("unbroken", "torch", "stable_baselines3", "sb3_contrib", "gymnasium", "numpy")
+_SIMULATORS = ("mujoco", "ale-py", "Box2D", "eclipse-sumo", "libsumo", "sumo-rl")
 
 
 def current_context() -> dict[str, Any]:
@@ -38,6 +40,9 @@ def package_versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "not installed"
+    for name in _SIMULATORS:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
     return found
 
 

@@ -92,7 +92,7 @@ class Leg:
         self._verdict = verdict
         enforce_threads(self.resolved.manifest.get("context"))
         self._context = current_context()
-        self._proof_key = proof_key(self.config.target, self.config.environment.kwargs)
+        self._proof_key = proof_key(self.config.target, self.config.environment)
         self._say_differences()
         venv = build_environment(self.config, verdict.strategy)
         self._model = build_model(self.config, venv)

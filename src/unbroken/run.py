@@ -20,7 +20,7 @@ from unbroken.startup import paused_collection
 from unbroken.stopping import BY_CALLBACK, EXIT_BY_CALLBACK, StopNow, StopRequest, leave_process, stopped_code
 from unbroken.store.checkpoint_file import CheckpointFile, CheckpointWriter, read_manifest, write_checkpoint
 from unbroken.store.lock import ExclusiveLock
-from unbroken.targets import check_target
+from unbroken.targets import check_target, check_wrappers
 
 if TYPE_CHECKING:
     from unbroken.leg import Leg
@@ -54,7 +54,9 @@ def train(target: str | None = None, **words: Unpack[TrainWords]) -> Outcome:
 def carry(request: TrainRequest, *, hard_exit: bool) -> Outcome:
     """Carry a run as requested. With `hard_exit` a step that never returns ends the process after the grace time."""
     request, folder = named_run(request)
-    check_target(begun_with(request, folder)["target"])
+    named = begun_with(request, folder)
+    check_target(named["target"])
+    check_wrappers((named.get("environment") or {}).get("wrappers"))
     folder.prepare()
     lock = ExclusiveLock(folder.lock_path, folder.name)
     with lock, logs.logging_to(folder.log_path), logs.recording_tracebacks(folder.log_path):
@@ -183,9 +185,10 @@ def _begin_self_test(resolved: Resolved) -> SelfTest | Verdict:
     known = resolved.manifest.get("environment_capture") or {}
     if not config.self_test:
         return Verdict("auto", False, "the self-test is switched off")
-    if known.get("proved") and known.get("key") == proof_key(config.target, config.environment.kwargs):
+    if known.get("proved") and known.get("key") == proof_key(config.target, config.environment):
         return Verdict(known["strategy"], True)
-    return SelfTest.start(config.target, config.environment.kwargs, config.environment.replay_limit)
+    section = config.environment
+    return SelfTest.start(config.target, section.kwargs, section.replay_limit, section.wrappers)
 
 
 def _say_verdict(verdict: Verdict, waited_seconds: float, replay_limit: int) -> None:

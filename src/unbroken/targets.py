@@ -6,14 +6,16 @@ Making an environment imports and runs the user's own code; checking a name's fo
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unbroken.errors import MissingExtra, UnknownTarget
+from unbroken.errors import ConfigurationError, MissingExtra, UnknownTarget
 
 
 def scenario_name(target: str) -> str:
@@ -30,9 +32,32 @@ def make_environment(target: str, kwargs: Mapping[str, Any] | None = None) -> An
     module_name, _, name = target.partition(":")
     if name:
         made = _environment_class(module_name, name)
+        options = _with_bundled_files(module_name, options)
         if made is not None:
             return made(**options)
     return _registered(target, options)
+
+
+def wrapped(env: Any, wrappers: Sequence[str | Mapping[str, Any]] | None) -> Any:
+    """The environment inside the wrappers of a configuration, from the inside out. Raises ConfigurationError."""
+    for item in wrappers or ():
+        place = item if isinstance(item, str) else item["class"]
+        arguments = {} if isinstance(item, str) else item.get("kwargs", {})
+        module_name, _, name = place.partition(":")
+        make = _environment_class(module_name, name)
+        try:
+            env = make(env, **arguments)
+        except (TypeError, ValueError, AssertionError) as error:
+            raise ConfigurationError(f"environment.wrappers: {place}: {' '.join(str(error).split())}") from error
+    return env
+
+
+def check_wrappers(wrappers: Sequence[str | Mapping[str, Any]] | None) -> None:
+    """See that the wrappers of a configuration exist. Imports their modules. Raises UnknownTarget."""
+    for item in wrappers or ():
+        module_name, _, name = (item if isinstance(item, str) else str(item["class"])).partition(":")
+        if _environment_class(module_name, name) is None:
+            raise UnknownTarget(f"module {module_name!r} has no {name!r}")
 
 
 def check_target(target: str) -> None:
@@ -45,8 +70,10 @@ def check_target(target: str) -> None:
     module_name, _, name = target.partition(":")
     if name and _environment_class(module_name, name) is not None:
         return
+    _import_provider(target)
     try:
-        gymnasium.spec(target)
+        # the module has been imported: spec() knows no `module:EnvId`
+        gymnasium.spec(name or target)
     except gymnasium.error.Error as error:
         raise _unknown(target, error) from error
 
@@ -74,6 +101,8 @@ def find_modules_here() -> str:
 
 def _import(module_name: str) -> Any:
     here = find_modules_here()
+    if module_name.partition(".")[0] == "sumo_rl":
+        _find_sumo()
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -82,6 +111,31 @@ def _import(module_name: str) -> Any:
         raise UnknownTarget(
             f"there is no module {module_name!r} here (looked in {here} and the installed packages)"
         ) from error
+
+
+def _find_sumo() -> None:
+    """sumo-rl refuses to be imported where SUMO_HOME is not set; the package eclipse-sumo knows where it is."""
+    if "SUMO_HOME" not in os.environ:
+        with contextlib.suppress(ImportError):
+            os.environ["SUMO_HOME"] = importlib.import_module("sumo").SUMO_HOME
+
+
+def _import_provider(target: str) -> None:
+    """Ids of Atari games are registered only once ale-py is imported, which few users say."""
+    if (target.startswith("ALE/") or "NoFrameskip-v" in target) and not _is_registered(target):
+        with contextlib.suppress(ImportError):
+            importlib.import_module("ale_py")
+
+
+def _with_bundled_files(module_name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Files that lie in the target's package and not here, such as sumo-rl's networks, are found there."""
+    package = Path(getattr(sys.modules[module_name.partition(".")[0]], "__file__", None) or ".").parent
+    return {
+        key: str(package / value)
+        if key.endswith("_file") and isinstance(value, str) and not Path(value).exists() and (package / value).is_file()
+        else value
+        for key, value in options.items()
+    }
 
 
 def _is_registered(name: str) -> bool:
@@ -93,10 +147,14 @@ def _is_registered(name: str) -> bool:
 def _registered(target: str, options: dict[str, Any]) -> Any:
     import gymnasium
 
+    _import_provider(target)
     try:
         return gymnasium.make(target, **options)
     except gymnasium.error.DependencyNotInstalled as error:
-        raise MissingExtra(f"environment {target!r} needs a package that is not installed: {error}") from error
+        raise MissingExtra(
+            f"environment {target!r} needs a package that is not installed; "
+            f"{_extra(target)}: {' '.join(str(error).split())}"
+        ) from error
     except gymnasium.error.Error as error:
         raise _unknown(target, error) from error
 
@@ -106,10 +164,8 @@ def _unknown(target: str, error: Exception) -> UnknownTarget:
     from gymnasium.envs.registration import registry
 
     not_there = (gymnasium.error.NameNotFound, gymnasium.error.NamespaceNotFound, gymnasium.error.VersionNotFound)
-    if isinstance(error, not_there) and target.startswith("ALE/"):
-        return UnknownTarget(
-            f"environment {target!r} comes with a package: pip install ale-py, then train ale_py:{target}"
-        )
+    if isinstance(error, not_there) and target.startswith("ALE/") and "ale_py" not in sys.modules:
+        return UnknownTarget(f"environment {target!r} comes with a package: pip install 'unbroken[atari]'")
     if isinstance(error, not_there):
         module_name, _, name = target.rpartition(":")
         if module_name:
@@ -118,6 +174,15 @@ def _unknown(target: str, error: Exception) -> UnknownTarget:
             )
         return UnknownTarget(f"there is no environment {target!r}{_class_hint(target) or _suggestion(name, registry)}")
     return UnknownTarget(f"environment {target!r} cannot be made: {' '.join(str(error).split())}")
+
+
+def _extra(target: str) -> str:
+    """How to install what an environment of Gymnasium's own needs."""
+    from gymnasium.envs.registration import registry
+
+    entry = str(getattr(registry.get(target), "entry_point", ""))
+    extra = next((name for name in ("mujoco", "box2d") if f".{name}" in entry), None)
+    return f"pip install 'unbroken[{extra}]'" if extra else "pip install it"
 
 
 def _class_hint(target: str) -> str:

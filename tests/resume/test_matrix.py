@@ -37,14 +37,15 @@ def settings_of(cell):
     found = merged(TABLE["defaults"], TABLE["algorithms"][cell["algo"]])
     for feature in cell.get("features", []):
         found = merged(found, TABLE["features"][feature])
+    if "family" in cell:
+        found = merged(found, {"world": cell["family"], **TABLE["families"][cell["family"]]})
     return merged(found, cell)
 
 
 def name_of(cell):
-    """`algorithm, copies, features`."""
-    return "-".join(
-        [cell["algo"], *str(cell["envs"]).split(), *(f.replace(" ", "_") for f in cell.get("features", []))]
-    )
+    """`algorithm, copies, family, features`."""
+    words = [*cell.get("features", [])] if "family" not in cell else [cell["family"], *cell.get("features", [])]
+    return "-".join([cell["algo"], *str(cell.get("envs", 1)).split(), *(word.replace(" ", "_") for word in words)])
 
 
 @dataclass
@@ -177,6 +178,7 @@ class Cell:
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MATRIX_", "UNBROKEN_"))}
         path = os.pathsep.join(filter(None, [str(HERE / "support"), os.environ.get("PYTHONPATH")]))
+        inherited["LIBSUMO_AS_TRACI"] = "1"
         environment = {**inherited, **dict.fromkeys(names, "1"), "PYTHONPATH": path, **extra}
         done = subprocess.run(
             [sys.executable, *arguments],
@@ -350,6 +352,8 @@ def report(cell, result, seconds):
         "algorithm": cell.cell["algo"],
         "envs": str(cell.cell["envs"]),
         "features": cell.cell.get("features", []),
+        "family": cell.cell.get("family"),
+        "strategy": cell.cell["strategy"],
         "result": result,
         "killed_at": [leg.died.get("count", 0) * cell.n_envs for leg in killed],
         "resumed_from": [leg.start for leg in cell.legs[1:]],
@@ -380,5 +384,23 @@ def test_killed_and_resumed_is_plain_sb3(entry, tmp_path):
         check_logs(cell)
         assert json.loads((cell.reference / "problems.json").read_text()) == []
         result = "exact"
+    finally:
+        report(cell, result, time.monotonic() - started)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("entry", TABLE["refusals"], ids=name_of)
+def test_what_does_not_go_together_is_refused_with_a_reason(entry, tmp_path):
+    """Issue 3, "Shown by": an algorithm that cannot act in a family says so in one line, and trains nothing."""
+    started = time.monotonic()
+    cell = Cell({**entry, "envs": 1}, tmp_path)
+    result = "not refused"
+    try:
+        (tmp_path / "cell.yaml").write_text(yaml.safe_dump(cell._config()))
+        code, output = cell._python(["-m", "unbroken", "train", "--config", "cell.yaml", "--run", "cell"], {})
+        assert code == 2, output
+        assert [entry["reason"] in line for line in output.splitlines() if line.startswith("error: ")] == [True], output
+        assert cell.checkpoints() == []
+        result = "refused"
     finally:
         report(cell, result, time.monotonic() - started)

@@ -1,8 +1,8 @@
 """Capture and restore one Gymnasium environment with all its wrappers, in the middle of an episode.
 
-The base environment is captured by the first of these that works for it: its own `get_state`/`set_state`; its attributes;
-replay of the actions since its last reset, from the state its generators had before that reset. Wrappers are always
-captured by their attributes. `selftest` proves the choice; this module makes it.
+The base environment is captured by the first of these that works for it: its own `get_state`/`set_state`; an adapter for
+its simulator (`native`); its attributes; replay of the actions since its last reset, from the state its generators had
+before that reset. Wrappers are always captured by their attributes. `selftest` proves the choice; this module makes it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ import numpy as np
 
 from unbroken.capture.filling import Filler
 from unbroken.capture.hidden import HiddenState, assigned_names, iterators_in
+from unbroken.capture.native import Adapter, find_adapter
 from unbroken.capture.objects import Describer, class_name
 from unbroken.capture.rng import capture_generators, restore_generators, seed_generators
 from unbroken.errors import CaptureError
 
-Strategy = Literal["auto", "protocol", "attributes", "replay"]
+Strategy = Literal["auto", "protocol", "native", "attributes", "replay"]
 REPLAY_LIMIT = 100_000
 _ANY_SEED = 0
 
@@ -136,8 +137,9 @@ def _restore_own_generators(env: Any, described: dict[str, Any]) -> None:
 class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Outermost wrapper that makes an environment capturable; it changes nothing that the agent sees.
 
-    `strategy` "auto" takes the protocol where there is one, attributes where all of them can be described after the first
-    reset, and replay otherwise. A replay of more than `replay_limit` actions is refused. Not thread safe.
+    `strategy` "auto" takes the protocol where there is one, an adapter where one handles the environment, attributes where
+    all of them can be described after the first reset, and replay otherwise. A replay of more than `replay_limit` actions
+    is refused. Not thread safe.
     """
 
     def __init__(
@@ -151,6 +153,10 @@ class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._hidden: HiddenState | None = None
         if strategy == "auto" and has_protocol(self.unwrapped):
             self.strategy = "protocol"
+        self._adapter: Adapter | None = None
+        if self.strategy in ("auto", "native"):
+            self._adapter = find_adapter(self.unwrapped)
+            self._require_adapter(self.strategy)
         if self.strategy in ("auto", "replay"):
             self._recorder = self._insert_recorder(replay_limit)
 
@@ -174,7 +180,7 @@ class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
         """
         if not self._begun:
             return {"begun": False}
-        describer = Describer(known=self._known())
+        describer = self._describer()
         wrappers = [_describe_layer(describer, layer) for layer in self._wrappers()]
         base = self._capture_base(describer)
         state = {"begun": True, "strategy": self.strategy, "wrappers": wrappers, "base": base}
@@ -193,7 +199,7 @@ class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
         if not self._begun:
             # some environments make their objects in reset only, and without them there is nothing to fill
             self.reset(seed=_ANY_SEED)
-        filler = Filler(known=self._known())
+        filler = Filler(known=self._known(), special=_keep_handle)
         elsewhere = self._restore_base(filler, state["strategy"], state["base"])
         if filler.problems:
             raise CaptureError(f"the environment cannot take the stored state: {filler.problems[0]}")
@@ -229,6 +235,10 @@ class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
         """How this environment is captured: {"strategy": …, "not_captured": [...]}, as far as is known by now."""
         return {"strategy": self.strategy, "not_captured": [*self.opaque, *self._outliving(), *self._hidden_names()]}
 
+    def must_be_alone(self) -> bool:
+        """Whether another environment of the kind in this process would disturb this one."""
+        return self._adapter is not None and self._adapter.one_per_process
+
     def _outliving(self) -> list[str]:
         """Iterators that a reset leaves as they are: a replay in a fresh environment draws their first items again."""
         return sorted(self._recorder.outliving) if self.strategy == "replay" and self._recorder else []
@@ -249,7 +259,23 @@ class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
     def _known(self) -> dict[str, Any]:
         return {f"layer {k}": layer for k, layer in enumerate([*self._wrappers(), self.unwrapped])}
 
+    def _require_adapter(self, strategy: Any) -> None:
+        """Settle on the adapter if there is one. Raises CaptureError if there must be one."""
+        if self._adapter is not None:
+            self.strategy = "native"
+        elif strategy == "native":
+            raise CaptureError(f"no adapter handles {class_name(self.unwrapped)}; is its package installed?")
+
+    def _describer(self) -> Describer:
+        adapter = self._adapter
+        if adapter is None:
+            return Describer(known=self._known())
+        return Describer(known=self._known(), special=lambda value: "handle" if adapter.is_handle(value) else None)
+
     def _capture_base(self, describer: Describer) -> Any:
+        if self.strategy == "native":
+            assert self._adapter is not None
+            return self._adapter.capture(describer)
         if self.strategy == "replay":
             return self._captured_history(describer)
         if self.strategy == "protocol":
@@ -293,7 +319,11 @@ class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
             history = {**described, "actions": listed, "options": filler.build(described["options"])}
             return self._recorder.replay(history, history.pop("arrival", {}))
         self._settle_on(strategy)
-        if strategy == "protocol":
+        if strategy == "native":
+            self._require_adapter(strategy)
+            assert self._adapter is not None
+            self._adapter.restore(filler, described)
+        elif strategy == "protocol":
             base: Any = self.unwrapped
             base.set_state(filler.build(described["state"]))
             _restore_own_generators(base, described["generators"])
@@ -319,6 +349,11 @@ class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
             above: Any = next(layer for layer in layers(self) if getattr(layer, "env", None) is self._recorder)
             above.env = self._recorder.env
             self._recorder = None
+
+
+def _keep_handle(live: Any, description: Any) -> Any:
+    """What belongs to a simulator is where the environment put it."""
+    return live
 
 
 def _reason(error: Exception) -> str:

@@ -79,6 +79,12 @@ def iterators_in(owner: Any, skip: Collection[str] = ()) -> dict[str, Any]:
     return finder.found
 
 
+def code_of_users(owner: Any) -> Iterator[types.FunctionType]:
+    """The methods of an object's classes outside of libraries, and the functions of users' modules that these name."""
+    for cls in _users_classes(type(owner)):
+        yield from _functions_of(cls)
+
+
 def assigned_names(function: Any) -> frozenset[str]:
     """Names of the globals and attributes that a function assigns."""
     code = getattr(function, "__code__", None)

@@ -10,6 +10,7 @@ the two processes; nothing of the training process is touched.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import random
@@ -17,12 +18,14 @@ import subprocess
 import sys
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from unbroken.capture.environments import CaptureWrapper, Strategy, has_protocol
-from unbroken.capture.rng import capture_generators, restore_generators
+from unbroken.capture.determinism import shift_clocks, suspects
+from unbroken.capture.environments import CaptureWrapper, Strategy, has_protocol, layers
+from unbroken.capture.native import find_adapter
+from unbroken.capture.rng import capture_generators, restore_generators, seed_generators
 from unbroken.errors import UnbrokenError
 
 STEPS_BEFORE = 40
@@ -46,6 +49,7 @@ class Verdict:
         if self.proved:
             ways = {
                 "protocol": "its own get_state/set_state",
+                "native": "an adapter for its simulator",
                 "attributes": "its attributes",
                 "replay": "replay since the last reset",
             }
@@ -53,12 +57,21 @@ class Verdict:
         return f"environment state: not proved ({self.reason})"
 
 
-def proof_key(target: str, kwargs: dict[str, Any]) -> dict[str, Any]:
+class Arguments(Protocol):
+    """The part of a run's configuration that makes the environment."""
+
+    kwargs: dict[str, Any]
+    wrappers: list[str | dict[str, Any]] | None
+
+
+def proof_key(target: str, arguments: Arguments) -> dict[str, Any]:
     """What a verdict holds for: another environment, other code, other arguments or other versions need a new test."""
     from unbroken.context import package_versions
     from unbroken.fingerprint import source_digest
 
-    return {"target": target, "kwargs": kwargs, "source": source_digest(target), "versions": package_versions()}
+    wrappers = {"wrappers": arguments.wrappers} if arguments.wrappers else {}
+    found = {"target": target, "kwargs": arguments.kwargs, "source": source_digest(target)}
+    return {**found, **wrappers, "versions": package_versions()}
 
 
 class SelfTest:
@@ -76,9 +89,11 @@ class SelfTest:
         self._process.stdin = None
 
     @classmethod
-    def start(cls, target: str, kwargs: dict[str, Any], replay_limit: int) -> SelfTest:
+    def start(
+        cls, target: str, kwargs: dict[str, Any], replay_limit: int, wrappers: list[str | dict[str, Any]] | None = None
+    ) -> SelfTest:
         """Begin to test the environment of a target."""
-        return cls({"target": target, "kwargs": kwargs, "replay_limit": replay_limit})
+        return cls({"target": target, "kwargs": kwargs, "replay_limit": replay_limit, "wrappers": wrappers})
 
     def result(self) -> Verdict:
         """Wait for the verdict. A test that crashes or takes too long proves nothing; it raises nothing."""
@@ -89,8 +104,8 @@ class SelfTest:
             self._process.communicate()
             return Verdict("auto", False, f"the self-test took longer than {self._timeout:g} s")
         try:
-            return Verdict(**json.loads(out.splitlines()[-1]))
-        except (IndexError, ValueError, TypeError):
+            return Verdict(**json.loads(out))
+        except (ValueError, TypeError):
             lines = err.decode(errors="replace").strip().splitlines()
             return Verdict("auto", False, f"the self-test crashed: {lines[-1] if lines else self._process.returncode}")
 
@@ -275,42 +290,87 @@ def _difference(strategy: Strategy, expected: list[str], found: list[str]) -> st
 
 
 def _make(request: dict[str, Any], strategy: Strategy) -> CaptureWrapper:
-    from unbroken.targets import make_environment
+    from unbroken.targets import make_environment, wrapped
 
-    return CaptureWrapper(make_environment(request["target"], request["kwargs"]), strategy, request["replay_limit"])
+    env = wrapped(make_environment(request["target"], request["kwargs"]), request["wrappers"])
+    return CaptureWrapper(env, strategy, request["replay_limit"])
 
 
-def _strategies(request: dict[str, Any]) -> list[Strategy]:
-    env = _make(request, "auto")
-    first: list[Strategy] = ["protocol"] if has_protocol(env.unwrapped) else []
-    env.close()
-    return [*first, "attributes", "replay"]
+def _strategies(request: dict[str, Any]) -> list[list[Strategy]]:
+    """Those made for this environment, then those for any: what the former prove need not be tried."""
+    with contextlib.closing(_make(request, "auto")) as env:
+        made_for: list[Strategy] = ["protocol"] if has_protocol(env.unwrapped) else []
+        if env.strategy == "native" or (made_for and find_adapter(env.unwrapped) is not None):
+            made_for.append("native")
+    return [made_for, ["attributes", "replay"]] if made_for else [["attributes", "replay"]]
 
 
 def _attempt(request: dict[str, Any], strategy: Strategy) -> dict[str, Any]:
     try:
-        env = _make(request, strategy)
-        stretches = _record(env)
-        missing = env.coverage()["not_captured"]
-        if missing:
-            return {"strategy": strategy, "error": f"{strategy}: {missing[0]} is not captured"}
-        return {"strategy": env.strategy, "stretches": stretches}
+        # closed before the next is made: some simulators are one to a process
+        with contextlib.closing(_make(request, strategy)) as env:
+            stretches = _record(env)
+            missing = env.coverage()["not_captured"]
+            if missing:
+                return {"strategy": strategy, "error": f"{strategy}: {missing[0]} is not captured"}
+            return {"strategy": env.strategy, "stretches": stretches}
     except Exception as error:  # noqa: BLE001 - whatever the user's environment raises disproves the strategy
         return {"strategy": strategy, "error": f"{strategy}: {type(error).__name__}: {error}"}
 
 
 def _prove(request: dict[str, Any]) -> Verdict:
-    attempts = [_attempt(request, strategy) for strategy in _strategies(request)]
-    command = [sys.executable, "-m", "unbroken.capture.selftest", "continue"]
+    failed: list[Verdict] = []
+    for strategies in _strategies(request):
+        attempts = [_attempt(request, strategy) for strategy in strategies]
+        verdicts = [Verdict(**found) for found in _in_another_process("continue", [request, attempts])]
+        passed = next((verdict for verdict in verdicts if verdict.proved), None)
+        if passed:
+            return passed
+        failed += verdicts
+    return Verdict("auto", False, why_not_deterministic(request) or "; ".join(verdict.reason for verdict in failed))
+
+
+def _in_another_process(task: str, sent: Any) -> Any:
+    """What the task answers in a fresh process. Raises UnbrokenError when that crashes."""
+    command = [sys.executable, "-m", "unbroken.capture.selftest", task]
     done = subprocess.run(
-        command, input=json.dumps([request, attempts]).encode(), capture_output=True, check=False, env=_import_path()
+        command, input=json.dumps(sent).encode(), capture_output=True, check=False, env=_import_path()
     )
     if done.returncode != 0:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
-        return Verdict("auto", False, f"the restoring process crashed: {lines[-1] if lines else done.returncode}")
-    verdicts = [Verdict(**found) for found in json.loads(done.stdout.splitlines()[-1])]
-    passed = next((verdict for verdict in verdicts if verdict.proved), None)
-    return passed or Verdict("auto", False, "; ".join(verdict.reason for verdict in verdicts))
+        raise UnbrokenError(f"the restoring process crashed: {lines[-1] if lines else done.returncode}")
+    return json.loads(done.stdout)
+
+
+def why_not_deterministic(request: dict[str, Any]) -> str:
+    """Where two processes that begin with the same seed part, with what the code may look at; nothing if they do not.
+
+    `request` has target, kwargs, wrappers and replay_limit. An environment that cannot be stepped gives nothing either.
+    """
+    try:
+        first, suspected = _trajectory(request)
+    except Exception:  # noqa: BLE001 - what the environment raises is in the reasons of the strategies
+        return ""
+    second, *_ = _in_another_process("repeat", request)
+    same = next((k for k, pair in enumerate(zip(first, second, strict=False)) if pair[0] != pair[1]), len(first))
+    if same == len(first) == len(second):
+        return ""
+    where = f" (its code names {', '.join(suspected[:3])})" if suspected else ""
+    return (
+        f"not deterministic: with the same seed and actions, outcome {same + 1} differs from process to process{where}"
+    )
+
+
+def _trajectory(request: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Outcomes of an episode from one seed on, and where the environment's code may look at something else."""
+    outcomes: list[str] = []
+    with contextlib.closing(_make(request, "attributes")) as env:
+        seed_generators(_SEED)
+        env.action_space.seed(_SEED)
+        outcomes.append(_digest(env.reset(seed=_SEED)[0]))
+        for _ in range(STEPS_BEFORE + STEPS_AFTER):
+            _step(env, _legal_action(env), outcomes, np.random.default_rng(_SEED))
+        return outcomes, suspects(layers(env))
 
 
 def _continue_all(request: dict[str, Any], attempts: list[dict[str, Any]]) -> list[Verdict]:
@@ -328,22 +388,31 @@ def _continue_all(request: dict[str, Any], attempts: list[dict[str, Any]]) -> li
 
 def _continue_anew(request: dict[str, Any], strategy: Strategy, stretch: dict[str, Any]) -> list[str]:
     try:
-        return _continue(_make(request, strategy), stretch)
+        with contextlib.closing(_make(request, strategy)) as env:
+            return _continue(env, stretch)
     except Exception as error:  # noqa: BLE001 - whatever the user's environment raises disproves the strategy
         return [f"not restored: {type(error).__name__}: {error}"]
 
 
 def main() -> None:
-    """Entry of the two processes; the verdict is the last line of the output."""
-    warnings.simplefilter("ignore")
-    sent = json.load(sys.stdin)
+    """Entry of the two processes; the verdict is all that they answer."""
+    # simulators write to the standard output, their own processes too: only the answer goes to the parent
+    with os.fdopen(os.dup(1), "w") as answers:
+        os.dup2(2, 1)
+        warnings.simplefilter("ignore")
+        answers.write(json.dumps(_answer(sys.argv[1], json.load(sys.stdin))))
+
+
+def _answer(task: str, sent: Any) -> Any:
     try:
-        if sys.argv[1] == "prove":
-            print(json.dumps(vars(_prove(sent))), flush=True)  # noqa: T201 - the answer to the parent process
-        else:
-            print(json.dumps([vars(v) for v in _continue_all(*sent)]), flush=True)  # noqa: T201 - as above
+        if task == "prove":
+            return vars(_prove(sent))
+        # what depends on the clock must not be proved because the processes ran within one second
+        shift_clocks()
+        return _trajectory(sent) if task == "repeat" else [vars(verdict) for verdict in _continue_all(*sent)]
     except UnbrokenError as error:
-        print(json.dumps(vars(Verdict("auto", False, str(error)))), flush=True)  # noqa: T201 - as above
+        verdict = vars(Verdict("auto", False, str(error)))
+        return verdict if task == "prove" else [verdict]
 
 
 if __name__ == "__main__":

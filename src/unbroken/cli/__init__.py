@@ -36,11 +36,12 @@ def options(
 
 
 def _commands() -> None:
-    from unbroken.cli import checkpoints, demo, train
+    from unbroken.cli import checkpoints, demo, environments, train
 
     app.command("train")(train.train)
     app.command("demo")(demo.demo)
     app.add_typer(checkpoints.app, name="checkpoints")
+    app.add_typer(environments.app, name="envs")
 
 
 def _explain(error: BaseException) -> int:

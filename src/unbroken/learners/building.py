@@ -25,7 +25,7 @@ from unbroken.capture.environments import CaptureWrapper, Strategy
 from unbroken.config import RunConfig
 from unbroken.errors import ConfigurationError, UsageError
 from unbroken.learners.hyperparameters import constructor_arguments
-from unbroken.targets import make_environment
+from unbroken.targets import make_environment, wrapped
 
 _ALGORITHMS = {
     "ppo": ("stable_baselines3", "PPO"),
@@ -72,19 +72,28 @@ def constructor_defaults(name: str) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
 
 
+def _wrapped_for_capture(env: Any, wrappers: list[Any] | None, **words: Any) -> CaptureWrapper:
+    """Outside of Monitor, where SB3 puts wrappers, so that it counts what the environment gave; this also in a worker process."""
+    return CaptureWrapper(wrapped(env, wrappers), **words)
+
+
 def build_environment(config: RunConfig, strategy: Strategy = "auto", *, evaluation: bool = False) -> VecEnv:
     """Vector environment of a configuration; for evaluation one in-process copy that does not adapt its normalisation."""
     section = config.environment
-    subproc = section.vec_env == "subproc" and not evaluation
+    subproc = _evaluates_apart(config) if evaluation else section.vec_env == "subproc"
     seed = (config.seed + (_EVALUATION_SEED_OFFSET if evaluation else 0)) % 2**32
+    # SB3's annotation knows no function with arguments of its own
+    wrap: Any = _wrapped_for_capture
     venv: VecEnv = make_vec_env(
         EnvironmentFactory(config.target, section.kwargs),
         n_envs=1 if evaluation else section.n_envs,
         seed=seed,
         vec_env_cls=SubprocVecEnv if subproc else DummyVecEnv,
-        wrapper_class=CaptureWrapper,
-        wrapper_kwargs={"strategy": strategy, "replay_limit": section.replay_limit},
+        wrapper_class=wrap,
+        wrapper_kwargs={"wrappers": section.wrappers, "strategy": strategy, "replay_limit": section.replay_limit},
     )
+    if not subproc and not evaluation:
+        _note_whether_alone(config, venv)
     if subproc:
         # SB3 leaves them as they come: an environment that uses them would train differently in every run of one seed
         for k in range(venv.num_envs):
@@ -104,6 +113,27 @@ def build_environment(config: RunConfig, strategy: Strategy = "auto", *, evaluat
     if section.frame_stack is not None:
         venv = VecFrameStack(venv, n_stack=section.frame_stack)
     return venv
+
+
+# targets with a simulator that runs once per process, as far as one was made in this process
+_ALONE: set[str] = set()
+
+
+def _note_whether_alone(config: RunConfig, venv: VecEnv) -> None:
+    """Raise ConfigurationError for copies that share a simulator, which would be silently wrong."""
+    if not any(venv.env_method("must_be_alone")):
+        return
+    if venv.num_envs > 1:
+        raise ConfigurationError(
+            f"{config.target} uses a simulator that runs once per process: give each copy its own with "
+            "environment.vec_env=subproc (for SUMO, traci does it too: unset LIBSUMO_AS_TRACI)"
+        )
+    _ALONE.add(config.target)
+
+
+def _evaluates_apart(config: RunConfig) -> bool:
+    """Whether the process that trains has a simulator that suffers no second one: evaluation then has a worker process."""
+    return config.environment.vec_env == "dummy" and config.target in _ALONE
 
 
 def _is_on_policy(algo: str) -> bool:

@@ -64,7 +64,13 @@ def model_state(model, callbacks=()):
             found.update(flat(vars(callback), f"callback {type(callback).__name__}", _CALLBACK_SKIP))
         if hasattr(callback, "eval_env"):
             found.update(vector_state(callback.eval_env, "evaluation environment"))
-    return found
+    return {name: leaf for name, leaf in found.items() if not _drawn_by_nature_cnn(name, model)}
+
+
+def _drawn_by_nature_cnn(name, model):
+    """SB3's NatureCNN draws one observation, to see its size, from a space that nobody seeds: plain SB3 differs from itself."""
+    images = getattr(model.policy, "features_extractor_class", object).__name__ == "NatureCNN"
+    return images and "observation_space" in name and "._np_random" in name
 
 
 def vector_state(venv, path):

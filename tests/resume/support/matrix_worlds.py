@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import gymnasium
+import matrix_families
 import numpy as np
 from gymnasium import spaces
 from matrix_state import flat
@@ -243,8 +244,9 @@ class Tracing(gymnasium.Wrapper):
     The copy of the environment is known by the seed that it is given at its first reset.
     """
 
-    def __init__(self, env):
+    def __init__(self, env, family=None):
         super().__init__(env)
+        self.family = family
         self.copy = -1
         self.count = 0
         self.in_episode = 0
@@ -293,7 +295,9 @@ class Tracing(gymnasium.Wrapper):
         found = {}
         layer = self
         while layer is not None:
-            if type(layer).__name__ != "ActionRecorder":
+            if self.family is not None and type(layer).__name__ != "ActionRecorder":
+                found.update(matrix_families.layer_state(layer))
+            elif type(layer).__name__ != "ActionRecorder":
                 found.update(flat(vars(layer), type(layer).__name__, skip={"env", "spec", "_cached_spec", "stream"}))
             layer = layer.env if isinstance(layer, gymnasium.Wrapper) else None
         if getattr(self.unwrapped, "uses_global_generators", False):
@@ -302,7 +306,9 @@ class Tracing(gymnasium.Wrapper):
 
 
 def make(world="plain", continuous=False):
-    """One environment of the matrix."""
+    """One environment of the matrix: one of these worlds, or of a family."""
+    if world in matrix_families.FAMILIES:
+        return Tracing(matrix_families.make(world, continuous), world)
     return Tracing(WORLDS[world][int(continuous)]())
 
 
