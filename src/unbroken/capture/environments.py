@@ -213,9 +213,9 @@ class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
         return elsewhere + filler.problems
 
     def try_capture(self) -> dict[str, Any]:
-        """`{"state": …}` or `{"error": …}`: an exception would end a worker process, and the training with it."""
+        """`{"state": …, "not_captured": […]}` or `{"error": …}`: an exception would end a worker, and the training with it."""
         try:
-            return {"state": self.capture_state()}
+            return {"state": self.capture_state(), "not_captured": self.coverage()["not_captured"]}
         except Exception as error:  # noqa: BLE001 - whatever the user's get_state raises; the caller raises it again
             return {"error": _reason(error)}
 

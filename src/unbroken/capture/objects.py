@@ -59,8 +59,8 @@ _LONGEST_PATH = 120
 _PLAIN_FACTORIES = (int, float, bool, str, list, dict, set, tuple)
 # Python refuses to read longer decimals from text
 _MOST_BITS = 4096
-_WORD = 2**63
-_AS_THEY_ARE = (bool, str, type(None))
+_AS_THEY_ARE = frozenset({bool, int, float, str, type(None)})
+_TEXT = frozenset({str})
 _BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 
 
@@ -127,15 +127,15 @@ def subspaces(space: Any) -> list[Any]:
 
 def _is_flat(value: Any) -> bool:
     """Whether it is a dictionary of numbers and text by text: an episode's statistics, of which each cut describes a hundred."""
-    return type(value) is dict and all(
-        type(key) is str
-        and (
-            (type(item) is float and math.isfinite(item))
-            or (type(item) is int and -_WORD < item < _WORD)
-            or type(item) in _AS_THEY_ARE
-        )
-        for key, item in value.items()
-    )
+    if type(value) is not dict:
+        return False
+    kinds = set(map(type, value.values()))
+    if not kinds <= _AS_THEY_ARE or not set(map(type, value)) <= _TEXT:
+        return False
+    try:
+        return all(math.isfinite(item) for item in value.values() if item is not None and type(item) is not str)
+    except OverflowError:  # an integer larger than any float
+        return False
 
 
 def _place(path: str) -> str:
@@ -353,7 +353,7 @@ class Describer:
             return {"t": "random_state", "i": self._remember(value), "v": state}
         if isinstance(value, random.Random):
             version, internal, gauss = value.getstate()
-            words = np.asarray(internal, dtype=np.uint64)
+            words = np.fromiter(internal, dtype=np.uint64, count=len(internal))
             return {"t": "python_random", "i": self._remember(value), "v": [version, words, self.describe(gauss)]}
         inner = [self.describe(space) for space in subspaces(value)]
         own = None if value._np_random is None else self.describe(value._np_random)

@@ -222,7 +222,10 @@ def _cloned_exotic(value: Any) -> Any:
 
 
 def _copied_state_dict(holder: Any) -> Any:
-    return _cloned(getattr(holder, "_orig_mod", holder).state_dict())
+    state = getattr(holder, "_orig_mod", holder).state_dict()
+    if isinstance(holder, torch.nn.Module) and all(type(value) is torch.Tensor for value in state.values()):
+        return type(state)((name, value.clone()) for name, value in state.items())
+    return _cloned(state)
 
 
 def _capture_attributes(model: BaseAlgorithm, missing: list[str]) -> dict[str, Any]:

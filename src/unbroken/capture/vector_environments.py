@@ -62,7 +62,7 @@ def capture_vector_environment(venv: VecEnv) -> tuple[dict[str, Any], list[str]]
             if "error" in answer:
                 raise CaptureError(f"environment {k}: {answer['error']}")
         states = [answer["state"] for answer in answers]
-        missing += [f"environment {k}: {what}" for k, env in enumerate(coverage(venv)) for what in env["not_captured"]]
+        missing += [f"environment {k}: {what}" for k, answer in enumerate(answers) for what in answer["not_captured"]]
     else:
         missing.append(f"the environments inside {class_name(stack[-1])} (wrap each with unbroken.sb3.CaptureWrapper)")
     return {"layers": described, "environments": states}, missing

@@ -21,6 +21,7 @@ from unbroken.capture.sb3 import Cut, ModelSnapshot, capture_model, export_membe
 from unbroken.errors import DamagedFile
 from unbroken.keeper import Keeper, Snapshot, reason_of
 from unbroken.learners.replay_segments import ReplaySegments, joined_rows, stored_rows
+from unbroken.startup import paused_collection
 from unbroken.stopping import StopNow, StopRequest
 from unbroken.store.backend import FileBackend
 from unbroken.store.checkpoint_file import CheckpointFile, CheckpointWriter
@@ -154,6 +155,11 @@ class KeeperCallback(BaseCallback):
 
     def snapshot(self, cut: Cut) -> Snapshot:
         """Capture the training now, as something the keeper can save."""
+        # a capture makes thousands of small objects and no garbage: a collection in it would only look at all of torch's
+        with paused_collection():
+            return self._snapshot(cut)
+
+    def _snapshot(self, cut: Cut) -> Snapshot:
         iteration = self._iteration_offset() + max(self._rollouts - 1, 0) if cut == "rollout" else 0
         captured = capture_model(self.model, cut, self.callbacks(), iteration, self._replay.counter)
         continuation = getattr(self.model, "_unbroken", None)

@@ -101,6 +101,7 @@ class RotatingCheckpointCallback(KeeperCallback):
         self._started = time.time()
         self._context: dict[str, Any] = {}
         self._schema: dict[str, Any] = {}
+        self._settled: str | None = None
         keeper = Keeper(
             self.repository,
             SaveSchedule(None, save_seconds),
@@ -179,7 +180,6 @@ class RotatingCheckpointCallback(KeeperCallback):
     def _facts(self, model: BaseAlgorithm) -> dict[str, Any]:
         step = model.num_timesteps
         legs = list(self._origin.get("legs") or [])
-        found = coverage(model.env) if model.env is not None else []
         return {
             "run": self.name_prefix,
             "scenario": self.name_prefix,
@@ -189,7 +189,7 @@ class RotatingCheckpointCallback(KeeperCallback):
             "schema": self._schema,
             "context": self._context,
             "environment_capture": {
-                "strategy": found[0]["strategy"] if found else "none",
+                "strategy": self._strategy(model),
                 "proved": self.verdict.proved,
                 "reason": self.verdict.reason,
             },
@@ -198,6 +198,13 @@ class RotatingCheckpointCallback(KeeperCallback):
             "logs": self._positions(model),
             "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+
+    def _strategy(self, model: BaseAlgorithm) -> str:
+        """How the environments are captured; it does not change once it is settled."""
+        if self._settled in (None, "auto"):
+            found = coverage(model.env) if model.env is not None else []
+            self._settled = found[0]["strategy"] if found else "none"
+        return self._settled or "none"
 
     def _positions(self, model: BaseAlgorithm) -> dict[str, int]:
         monitored = monitor_positions(model.env, self.save_path) if model.env is not None else {}
