@@ -368,9 +368,10 @@ def _trajectory(request: dict[str, Any]) -> tuple[list[str], list[str]]:
     outcomes: list[str] = []
     with contextlib.closing(_make(request, "attributes")) as env:
         seed_generators(_SEED)
-        env.action_space.seed(_SEED)
         outcomes.append(_digest(env.reset(seed=_SEED)[0]))
-        for _ in range(STEPS_BEFORE + STEPS_AFTER):
+        for k in range(STEPS_BEFORE + STEPS_AFTER):
+            # a reset may have put another space in its place
+            env.action_space.seed(_SEED + k)
             _step(env, _legal_action(env), outcomes, np.random.default_rng(_SEED))
         return outcomes, suspects(layers(env))
 
