@@ -77,7 +77,7 @@ def proof_key(target: str, arguments: Arguments) -> dict[str, Any]:
 class SelfTest:
     """A self-test running in the background, begun by `start` before heavy imports and collected by `result`."""
 
-    def __init__(self, request: dict[str, Any], timeout_seconds: float = 120.0) -> None:
+    def __init__(self, request: dict[str, Any], timeout_seconds: float = 300.0) -> None:
         self._timeout = timeout_seconds
         command = [sys.executable, "-m", "unbroken.capture.selftest", "prove"]
         self._process = subprocess.Popen(
@@ -292,7 +292,7 @@ def _difference(strategy: Strategy, expected: list[str], found: list[str]) -> st
 def _make(request: dict[str, Any], strategy: Strategy) -> CaptureWrapper:
     from unbroken.targets import make_environment, wrapped
 
-    env = wrapped(make_environment(request["target"], request["kwargs"]), request["wrappers"])
+    env = wrapped(make_environment(request["target"], request["kwargs"]), request.get("wrappers"))
     return CaptureWrapper(env, strategy, request["replay_limit"])
 
 
