@@ -6,9 +6,11 @@ Makes and steps the environment in this process, and in others for the proof.
 from __future__ import annotations
 
 import contextlib
+import os
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -62,7 +64,15 @@ class EnvironmentReport:
 
 
 def check_environment(config: RunConfig) -> EnvironmentReport:
-    """Prove, measure and advise. Raises what making the environment raises: UnknownTarget, MissingExtra, ConfigurationError."""
+    """Prove, measure and advise. Raises what making the environment raises: UnknownTarget, MissingExtra, ConfigurationError.
+
+    What simulators write to the standard output of this process goes to its error output meanwhile.
+    """
+    with _output_to_errors():
+        return _checked(config)
+
+
+def _checked(config: RunConfig) -> EnvironmentReport:
     section = config.environment
     check_target(config.target)
     check_wrappers(section.wrappers)
@@ -81,6 +91,20 @@ def check_environment(config: RunConfig) -> EnvironmentReport:
         **measured,
         advice=advice if reason and not reason.startswith("not deterministic") else [],
     )
+
+
+@contextlib.contextmanager
+def _output_to_errors() -> Iterator[None]:
+    """By descriptor: simulators in C and their processes know no `sys.stdout`."""
+    sys.stdout.flush()
+    own = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(own, 1)
+        os.close(own)
 
 
 def _made(request: dict[str, Any], strategy: Strategy) -> CaptureWrapper:

@@ -63,7 +63,7 @@ def check_wrappers(wrappers: Sequence[str | Mapping[str, Any]] | None) -> None:
 def check_target(target: str) -> None:
     """See that a target names something, without making it. Imports the module that it names.
 
-    Raises UnknownTarget, with the nearest name that exists.
+    Raises UnknownTarget, with the nearest name that exists, and MissingExtra.
     """
     import gymnasium
 
@@ -159,13 +159,13 @@ def _registered(target: str, options: dict[str, Any]) -> Any:
         raise _unknown(target, error) from error
 
 
-def _unknown(target: str, error: Exception) -> UnknownTarget:
+def _unknown(target: str, error: Exception) -> UnknownTarget | MissingExtra:
     import gymnasium
     from gymnasium.envs.registration import registry
 
     not_there = (gymnasium.error.NameNotFound, gymnasium.error.NamespaceNotFound, gymnasium.error.VersionNotFound)
-    if isinstance(error, not_there) and target.startswith("ALE/") and "ale_py" not in sys.modules:
-        return UnknownTarget(f"environment {target!r} comes with a package: pip install 'unbroken[atari]'")
+    if isinstance(error, not_there) and target.startswith("ALE/") and sys.modules.get("ale_py") is None:
+        return MissingExtra(f"environment {target!r} comes with a package: pip install 'unbroken[atari]'")
     if isinstance(error, not_there):
         module_name, _, name = target.rpartition(":")
         if module_name:

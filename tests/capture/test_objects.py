@@ -554,3 +554,14 @@ def test_numbers_and_texts_with_mixins():
     """A6: the builtin base, wherever the class has it."""
     assert [Describer().describe(value) for value in (Numbered(5), Named("a"))] == [5, "a"]
     assert type(Describer().describe(Named("a"))) is str
+
+
+@pytest.mark.parametrize("axes", [(0, 3, 1, 2), (3, 2, 1, 0), (1, 0, 2, 3), (0, 1, 2, 3)])
+@pytest.mark.parametrize("live", [False, True])
+def test_an_array_keeps_its_order_in_memory(axes, live):
+    """A6: a transposed image takes another convolution kernel than the same numbers side by side."""
+    value = np.arange(120, dtype=np.uint8).reshape(2, 3, 4, 5).transpose(axes)
+    found = carried(value, np.zeros(value.shape, np.uint8) if live else None)
+    assert np.array_equal(found, value)
+    assert found.strides == value.strides
+    assert found.flags.writeable

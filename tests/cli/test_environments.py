@@ -117,6 +117,21 @@ def test_a_walkers_way_out_is_its_own(unbroken):
     assert "it grows with the episode" in with_it.out
 
 
+def test_what_a_simulator_prints_is_not_in_the_answer(unbroken):
+    """Issue 3: JSON for programs, with libsumo talking, in a process that has room for one simulation."""
+    nets = "nets/single-intersection/single-intersection"
+    keys = {
+        "net_file": f"{nets}.net.xml",
+        "route_file": f"{nets}.rou.xml",
+        "single_agent": "true",
+        "num_seconds": "200",
+    }
+    words = [word for key, value in keys.items() for word in ("--set", f"environment.kwargs.{key}={value}")]
+    ended = unbroken("envs", "check", "sumo_rl:sumo-rl-v0", *words, "--json", variables={"LIBSUMO_AS_TRACI": "1"})
+    report = json.loads(ended.out)
+    assert (ended.code, report["strategy"], report["exact"]) == (0, "native", True), report["reason"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -102,6 +102,17 @@ def test_atari_ids_need_no_import_by_the_user(target):
     assert "<AtariEnv<" in in_a_fresh_process(code)
 
 
+def test_a_missing_package_is_named_by_its_extra():
+    """Issue 2, "Errors": exit code 78 and how to install it."""
+    code = (
+        "import sys\nsys.modules['ale_py'] = None\nfrom unbroken.targets import check_target\n"
+        "try:\n    check_target('ALE/Pong-v5')\nexcept ImportError as error:\n    print(error.exit_code, error)"
+    )
+    assert "78 environment 'ALE/Pong-v5' comes with a package: pip install 'unbroken[atari]'" in in_a_fresh_process(
+        code
+    )
+
+
 NETWORK = "{'net_file': 'nets/single-intersection/single-intersection.net.xml', 'route_file': "
 NETWORK += "'nets/single-intersection/single-intersection.rou.xml', 'single_agent': True, 'sumo_warnings': False}"
 

@@ -175,14 +175,17 @@ class Filler:
 
     def _build_array(self, description: Mapping[str, Any], live: Any, path: str) -> Any:
         value = description["v"]
+        if "axes" in description:
+            value = value.transpose(np.argsort(description["axes"]))
         fits = (
             type(live) is np.ndarray
             and live.dtype == value.dtype
             and live.shape == value.shape
             and live.flags.writeable
+            and ("axes" not in description or live.strides == value.strides)
             and not np.may_share_memory(live, value)
         )
-        target = self._claim(description, live, fits, value.copy)
+        target = self._claim(description, live, fits, lambda: value.copy(order="K"))
         if target is live:
             target[...] = value
         return target

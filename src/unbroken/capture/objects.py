@@ -276,7 +276,12 @@ class Describer:
             number = self._remember(value)
             items = [self.describe(item, f"{path}[{k}]") for k, item in enumerate(value.reshape(-1).tolist())]
             return {"t": "objects", "i": number, "s": list(value.shape), "v": items}
-        return {"t": "array", "i": self._remember(value), "v": value.copy(order="C")}
+        if value.flags.c_contiguous or value.ndim < 2:
+            return {"t": "array", "i": self._remember(value), "v": value.copy(order="C")}
+        # the order in memory decides which kernel a convolution takes, and with it the last bits: transposed images
+        axes = sorted(range(value.ndim), key=lambda axis: -abs(value.strides[axis]))
+        described = {"t": "array", "i": self._remember(value), "axes": axes}
+        return {**described, "v": np.ascontiguousarray(value.transpose(axes)).copy()}
 
     def _describe_mapping(self, value: dict[Any, Any], path: str) -> Description:
         if type(value) not in (dict, collections.OrderedDict, collections.defaultdict, collections.Counter):

@@ -77,7 +77,7 @@ def proof_key(target: str, arguments: Arguments) -> dict[str, Any]:
 class SelfTest:
     """A self-test running in the background, begun by `start` before heavy imports and collected by `result`."""
 
-    def __init__(self, request: dict[str, Any], timeout_seconds: float = 120.0) -> None:
+    def __init__(self, request: dict[str, Any], timeout_seconds: float = 300.0) -> None:
         self._timeout = timeout_seconds
         command = [sys.executable, "-m", "unbroken.capture.selftest", "prove"]
         self._process = subprocess.Popen(
@@ -292,7 +292,7 @@ def _difference(strategy: Strategy, expected: list[str], found: list[str]) -> st
 def _make(request: dict[str, Any], strategy: Strategy) -> CaptureWrapper:
     from unbroken.targets import make_environment, wrapped
 
-    env = wrapped(make_environment(request["target"], request["kwargs"]), request["wrappers"])
+    env = wrapped(make_environment(request["target"], request["kwargs"]), request.get("wrappers"))
     return CaptureWrapper(env, strategy, request["replay_limit"])
 
 
@@ -327,7 +327,8 @@ def _prove(request: dict[str, Any]) -> Verdict:
         if passed:
             return passed
         failed += verdicts
-    return Verdict("auto", False, why_not_deterministic(request) or "; ".join(verdict.reason for verdict in failed))
+    reasons = [why_not_deterministic(request), *(verdict.reason for verdict in failed)]
+    return Verdict("auto", False, "; ".join(filter(None, reasons)))
 
 
 def _in_another_process(task: str, sent: Any) -> Any:
@@ -348,10 +349,11 @@ def why_not_deterministic(request: dict[str, Any]) -> str:
     `request` has target, kwargs, wrappers and replay_limit. An environment that cannot be stepped gives nothing either.
     """
     try:
-        first, suspected = _trajectory(request)
-    except Exception:  # noqa: BLE001 - what the environment raises is in the reasons of the strategies
+        # both fresh: this process has moved what lies in modules and on classes
+        first, suspected = _in_another_process("begin", request)
+        second, _ = _in_another_process("repeat", request)
+    except (UnbrokenError, ValueError):
         return ""
-    second, *_ = _in_another_process("repeat", request)
     same = next((k for k, pair in enumerate(zip(first, second, strict=False)) if pair[0] != pair[1]), len(first))
     if same == len(first) == len(second):
         return ""
@@ -366,9 +368,10 @@ def _trajectory(request: dict[str, Any]) -> tuple[list[str], list[str]]:
     outcomes: list[str] = []
     with contextlib.closing(_make(request, "attributes")) as env:
         seed_generators(_SEED)
-        env.action_space.seed(_SEED)
         outcomes.append(_digest(env.reset(seed=_SEED)[0]))
-        for _ in range(STEPS_BEFORE + STEPS_AFTER):
+        for k in range(STEPS_BEFORE + STEPS_AFTER):
+            # a reset may have put another space in its place
+            env.action_space.seed(_SEED + k)
             _step(env, _legal_action(env), outcomes, np.random.default_rng(_SEED))
         return outcomes, suspects(layers(env))
 
@@ -407,6 +410,8 @@ def _answer(task: str, sent: Any) -> Any:
     try:
         if task == "prove":
             return vars(_prove(sent))
+        if task == "begin":
+            return _trajectory(sent)
         # what depends on the clock must not be proved because the processes ran within one second
         shift_clocks()
         return _trajectory(sent) if task == "repeat" else [vars(verdict) for verdict in _continue_all(*sent)]
