@@ -30,7 +30,8 @@ from unbroken.learners.building import build_environment, build_model
 from unbroken.learners.continuing import Continuation, make_continuing
 from unbroken.learners.evaluation import Evaluation, Score, TrainingBest
 from unbroken.learners.hyperparameters import imported
-from unbroken.learners.sb3 import KeeperCallback, LeaveTraining, read_stored, write_export
+from unbroken.learners.sb3 import KeeperCallback, LeaveTraining, write_export
+from unbroken.learners.stored import read_stored
 from unbroken.locate import repository_of
 from unbroken.metadata import leg_entry, metadata_content
 from unbroken.progress import Progress
