@@ -53,6 +53,7 @@ class Exports:
         patience: int = 0,
     ) -> None:
         self.best = _read_best(folder, names)
+        self.final = names.final
         self._folder = folder
         self._names = names
         self._fill = fill

@@ -8,7 +8,7 @@ spend more time in PyTorch's dispatch than in arithmetic. Values and log-probabi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
+from unbroken.capture.environments import CaptureWrapper, find_capture_wrapper
 from unbroken.errors import UsageError
 
 _HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
@@ -42,6 +43,11 @@ class PPOSettings:
     max_grad_norm: float = 0.5
     normalize_advantage: bool = True
     net_arch: Sequence[int] = (64, 64)
+
+    def __post_init__(self) -> None:
+        for name in ("n_steps", "batch_size", "n_epochs"):
+            if not (isinstance(getattr(self, name), int) and getattr(self, name) >= 1):
+                raise UsageError(f"{name} is a whole number of at least 1, not {getattr(self, name)!r}")
 
     def rate(self, progress_remaining: float) -> float:
         """The learning rate when this share of the training remains."""
@@ -74,7 +80,8 @@ class Copies:
     """
 
     def __init__(self, environments: Sequence[gymnasium.Env[Any, Any]], seed: int = 0) -> None:
-        self.environments = list(environments)
+        # wrapped, so that a checkpoint holds them in the middle of their episodes
+        self.environments = [env if find_capture_wrapper(env) else CaptureWrapper(env) for env in environments]
         self.observation_space = self.environments[0].observation_space
         self.action_space = self.environments[0].action_space
         self.observations = np.zeros((len(self.environments), observation_size(self.observation_space)), np.float32)
@@ -180,6 +187,18 @@ class FlatAdam:
         self.gradient.mul_((self.max_grad_norm / (self.gradient.norm() + 1e-6)).clamp(max=1.0))
         self.adam.step()
         self.gradient.zero_()
+
+    def load_per_parameter(self, state: Mapping[str, Any]) -> None:
+        """Take the moments of an ordinary Adam over the same parameters, in their order, or those of one over the vector.
+
+        Raises KeyError, ValueError or RuntimeError where they do not fit; the optimizer is then as it was.
+        """
+        held = [state["state"][k] for k in sorted(state["state"])]
+        joined = {key: torch.cat([part[key].reshape(-1) for part in held]) for key in ("exp_avg", "exp_avg_sq")}
+        if any(len(moments) != len(self.vector) for moments in joined.values()):
+            raise ValueError("moments of another number of parameters")
+        steps = torch.as_tensor(held[0]["step"], dtype=torch.float32)
+        self.adam.load_state_dict({**self.adam.state_dict(), "state": {0: {"step": steps, **joined}}})
 
 
 class NumpyPolicy:
@@ -294,7 +313,7 @@ class PPO:
                 (policy_loss + value_loss).backward()
                 self.actor_optimizer.step(learning_rate)
                 self.critic_optimizer.step(learning_rate)
-        losses = {"policy_gradient_loss": policy_loss, "value_loss": value_loss}
+        losses = {"policy_gradient_loss": policy_loss.detach(), "value_loss": value_loss.detach()}
         return {f"train/{name}": float(value) for name, value in {**losses, **self._statistics(*whole, values)}.items()}
 
     def predict(self, observation: Any) -> Any:

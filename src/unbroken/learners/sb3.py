@@ -16,13 +16,10 @@ from unbroken import logs
 from unbroken.capture.callbacks import AtStart, Callbacks, at_start
 from unbroken.capture.sb3 import Cut, ModelSnapshot, capture_model, export_members, restore_model
 from unbroken.keeper import Keeper, Snapshot, reason_of
+from unbroken.learners.protocol import LeaveTraining as LeaveTraining
 from unbroken.learners.stored import Stored, write_state
 from unbroken.stopping import StopNow, StopRequest
 from unbroken.store.checkpoint_file import CheckpointWriter
-
-
-class LeaveTraining(Exception):
-    """Raised at a cut to leave `learn()`, which offers no other way out there."""
 
 
 def write_members(writer: CheckpointWriter, snapshot: ModelSnapshot) -> None:
