@@ -65,7 +65,7 @@ def generalized_advantages(
     """
     deltas = rewards + gamma * next_values - values
     decay = gamma * gae_lambda * (1.0 - ended)
-    advantages = np.empty_like(deltas)
+    advantages: np.ndarray = np.empty_like(deltas)
     following = np.zeros_like(deltas[0])
     for t in reversed(range(len(deltas))):
         following = deltas[t] + decay[t] * following
@@ -307,10 +307,10 @@ class PPO:
         whole = (observations, actions, old, advantages, returns)
         for _ in range(self.settings.n_epochs):
             order = torch.from_numpy(self.rng.permutation(len(old))).to(self.device)
-            for batch in zip(*(part[order].split(self.settings.batch_size) for part in whole), strict=True):
+            for batch in zip(*(torch.split(part[order], self.settings.batch_size) for part in whole), strict=True):
                 policy_loss, value_loss = self._losses(*batch)
                 # neither has a parameter of the other: one pass backwards gives both gradients
-                (policy_loss + value_loss).backward()
+                (policy_loss + value_loss).backward()  # type: ignore[no-untyped-call]
                 self.actor_optimizer.step(learning_rate)
                 self.critic_optimizer.step(learning_rate)
         losses = {"policy_gradient_loss": policy_loss.detach(), "value_loss": value_loss.detach()}
@@ -407,8 +407,8 @@ class PPO:
         shape = (self.settings.n_steps, len(self.copies.environments), action_size(self.copies.action_space))
         if self.actor.discrete:
             return self.rng.gumbel(size=shape).astype(np.float32)
-        deviation = np.exp(_array(self.actor.log_std))
-        return self.rng.standard_normal(shape, np.float32) * deviation
+        drawn: np.ndarray = self.rng.standard_normal(shape, np.float32) * np.exp(_array(self.actor.log_std))
+        return drawn
 
     def _actions(self, outputs: np.ndarray, noise: np.ndarray, kept: np.ndarray) -> Sequence[Any]:
         """Draw actions, remember them in `kept`, and give them as the environment takes them.
@@ -427,7 +427,8 @@ class PPO:
             chosen: list[int] = (actions + space.start).tolist() if space.start else actions.tolist()
             return chosen
         assert isinstance(space, spaces.Box)
-        return np.clip(actions.reshape(-1, *space.shape), space.low, space.high).astype(space.dtype)
+        clipped: Sequence[Any] = np.clip(actions.reshape(-1, *space.shape), space.low, space.high).astype(space.dtype)
+        return clipped
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         """An array [steps, copies, ...] as a tensor [steps * copies, ...] on the training's device."""
