@@ -1,16 +1,17 @@
 """One leg: build the training, restore the newest checkpoint into it, drive it to the target, leave everything behind.
 
-What trains is a `learners.protocol.Learner`. Importing this module imports torch.
+What trains is a `learners.protocol.Learner`. Making a leg imports the libraries of its algorithm.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from unbroken import logs
+from unbroken.capture.environments import Strategy
 from unbroken.capture.selftest import Verdict, proof_key
 from unbroken.compatibility import require_same_schema
 from unbroken.config import RunConfig, SavingConfig
@@ -32,15 +33,15 @@ from unbroken.store.checkpoint_file import CheckpointFile
 from unbroken.store.repository import CheckpointRecord
 
 
-def make_learner(config: RunConfig, verdict: Verdict) -> Learner:
-    """The learner of a configuration's algorithm, freshly built. Imports its libraries."""
-    if config.algo == "ppo_torch":
+def learner_class(algo: str) -> Callable[[RunConfig, Strategy], Learner]:
+    """What builds the learner of an algorithm. Imports its libraries, which takes seconds."""
+    if algo == "ppo_torch":
         from unbroken.learners.plain_ppo import PPOLearner
 
-        return PPOLearner(config, verdict.strategy)
+        return PPOLearner
     from unbroken.learners.stable_baselines import SB3Learner
 
-    return SB3Learner(config, verdict.strategy)
+    return SB3Learner
 
 
 class Leg:
@@ -54,6 +55,8 @@ class Leg:
         self.step = resolved.step
         self.number = len(resolved.manifest.get("legs") or []) + 1
         self._started = time.time()
+        # imported here and not in `build`: the self-test runs meanwhile
+        self._learner_class = learner_class(self.config.algo)
         self._learner: Learner | None = None
         self._recorder: Recorder | None = None
         self._keeper: Keeper
@@ -70,7 +73,7 @@ class Leg:
         self._context = current_context()
         self._proof_key = proof_key(self.config.target, self.config.environment.kwargs)
         self._say_differences()
-        learner = self._learner = make_learner(self.config, verdict)
+        learner = self._learner = self._learner_class(self.config, verdict.strategy)
         if self.resolved.manifest.get("schema"):
             require_same_schema(self.resolved.manifest["schema"], learner.schema(), self.folder.name)
         # nothing on disk is touched before here: the training can be built, and the checkpoint fits it

@@ -255,7 +255,7 @@ class _HalfWriting(WrappingBackend):
 
 
 def install_training(killer: Killer) -> None:
-    """Replace what needs torch and Stable-Baselines3; importing `unbroken.leg` imports them."""
+    """Replace what needs torch and Stable-Baselines3; importing the learner imports them."""
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
     from unbroken import leg
