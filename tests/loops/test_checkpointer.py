@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from unbroken import Checkpointer
+from unbroken.capture.environments import CaptureWrapper
 from unbroken.capture.tracked import Tracked
 from unbroken.errors import DamagedFile, IncompatibleRun, RunLocked, UsageError
 from unbroken.inspection import compare
@@ -201,6 +203,51 @@ def test_workers_are_refused_with_the_reason(tmp_path):
         envs.close()
 
 
+def test_a_vector_environment_that_was_reset_before_is_named(tmp_path, capsys):
+    """A14: its copies are in episodes that nobody has seen begin."""
+    ckpt = Checkpointer(tmp_path / "run", save_every=1)
+    envs = vectors(2)()
+    envs.reset(seed=0)
+    ckpt.track(envs=envs)
+    for _ in ckpt.steps(2):
+        ckpt.save_if_due()
+    assert "not captured: envs: environment 1: its state (reset and step" in capsys.readouterr().out
+
+
+def test_a_capture_wrapper_below_another_is_refused(tmp_path):
+    """A14: the wrapper above it would not be captured."""
+    env = gymnasium.wrappers.NormalizeObservation(CaptureWrapper(gymnasium.make("CartPole-v1")))
+    with pytest.raises(UsageError, match="outermost"):
+        Checkpointer(tmp_path / "run").track(env=env)
+
+
+def drive_sb3(folder, dies_at=None):
+    ckpt = Checkpointer(folder, save_every=20, save_seconds=None)
+    venv = VecNormalize(DummyVecEnv([lambda: gymnasium.make("CartPole-v1")] * 2))
+    ckpt.track(venv=venv)
+    venv.seed(3)
+    own = ckpt.state(observations=venv.reset(), trace=[])
+    rng = ckpt.track(rng=np.random.default_rng(0))
+    try:
+        for step in ckpt.steps(120):
+            if step == dies_at:
+                raise Killed
+            own.observations, rewards, _, _ = venv.step(rng.integers(2, size=2))
+            own.trace.append([float(own.observations.sum()), float(rewards.sum())])
+            ckpt.save_if_due()
+    finally:
+        ckpt.close()
+    return own.trace
+
+
+def test_vector_environments_of_stable_baselines3(tmp_path):
+    """A14: with their normalisation."""
+    expected = drive_sb3(tmp_path / "twin")
+    with pytest.raises(Killed):
+        drive_sb3(tmp_path / "hurt", dies_at=73)
+    assert drive_sb3(tmp_path / "hurt") == expected
+
+
 @pytest.mark.parametrize(("thing", "words"), [(3, "ckpt.state"), ((1, 2), "ckpt.state"), (len, "state_dict")])
 def test_what_cannot_be_tracked_is_refused(tmp_path, thing, words):
     """A14: with what to do instead."""
@@ -220,7 +267,7 @@ def test_gaps_are_named_once(tmp_path, capsys):
         ckpt.save_if_due()
     out = capsys.readouterr().out
     assert out.count("not captured: holder.items") == 1
-    assert out.count("use the environment that track() returned") == 1
+    assert out.count("reset and step what track() returned") == 1
     metadata = json.loads((tmp_path / "run" / "training_metadata.json").read_text())
     assert len(metadata["not_captured"]) == 2
 

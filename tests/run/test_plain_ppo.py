@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import unbroken
+from unbroken.capture.tracked import Tracked
 from unbroken.errors import ConfigurationError, IncompatibleRun
 from unbroken.inspection import compare, list_run
 from unbroken.learners.ppo import PPO, Copies
@@ -232,6 +233,26 @@ def test_save_and_load_with_training_state(tmp_path):
         each.learn(2_048)
     assert two.episode_rewards == one.episode_rewards
     assert all(torch.equal(a, b) for a, b in zip(one.actor.parameters(), two.actor.parameters(), strict=True))
+
+
+PARTS = ["actor", "critic", "actor_optimizer", "critic_optimizer", "generator", "copies", "environment 1"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_that_is_not_restored_is_seen(tmp_path, monkeypatch, part):
+    """A14: the test above can fail."""
+    one, two = agent(), agent(seed=7)
+    one.learn(1_024)
+    path = tmp_path / "checkpoint_1024.pt"
+    one.save_with_training_state(path, one.timestep, one.episode, one.episode_rewards, one.episode_lengths)
+    real = Tracked._fill
+    monkeypatch.setattr(Tracked, "_fill", lambda self, name, *rest: [] if name == part else real(self, name, *rest))
+    two.load_with_training_state(path)
+    for each in (one, two):
+        each.learn(2_048)
+    pairs = [*zip(one.actor.parameters(), two.actor.parameters(), strict=True)]
+    pairs += zip(one.critic.parameters(), two.critic.parameters(), strict=True)
+    assert not all(torch.equal(a, b) for a, b in pairs)
 
 
 def old_content(kind, source):

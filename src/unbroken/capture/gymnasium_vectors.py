@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import gymnasium
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv, VectorWrapper
 
 from unbroken.capture.environments import CaptureWrapper, find_capture_wrapper
@@ -30,6 +31,24 @@ def layers(venv: VectorEnv[Any, Any, Any]) -> Iterator[VectorEnv[Any, Any, Any]]
     yield venv
 
 
+def wrapped(env: gymnasium.Env[Any, Any]) -> CaptureWrapper:
+    """An environment under a CaptureWrapper. Raises UsageError where one is inside another wrapper, which it would not capture."""
+    if isinstance(env, CaptureWrapper):
+        return env
+    if find_capture_wrapper(env) is not None:
+        raise UsageError("CaptureWrapper captures what is inside it: make it the outermost wrapper, or leave it out")
+    return CaptureWrapper(env)
+
+
+def captured(env: CaptureWrapper, what: str = "") -> tuple[dict[str, Any], list[str]]:
+    """The state of one environment and its gaps; `what` is put before them."""
+    state = env.capture_state()
+    gaps = list(env.coverage()["not_captured"])
+    if not state["begun"]:
+        gaps.append("its state (reset and step what track() returned, after track() and not before)")
+    return state, [f"{what}{gap}" for gap in gaps]
+
+
 def make_capturable(venv: VectorEnv[Any, Any, Any]) -> None:
     """Wrap the environments inside, before their first reset. Raises UsageError for environments in worker processes."""
     base = list(layers(venv))[-1]
@@ -39,14 +58,13 @@ def make_capturable(venv: VectorEnv[Any, Any, Any]) -> None:
             "reset at their next step; use SyncVectorEnv"
         )
     if isinstance(base, SyncVectorEnv):
-        base.envs = [env if find_capture_wrapper(env) else CaptureWrapper(env) for env in base.envs]
+        base.envs = [wrapped(env) for env in base.envs]
 
 
 def environments(venv: VectorEnv[Any, Any, Any]) -> list[CaptureWrapper]:
     """The environments inside a SyncVectorEnv, none where the vector environment is one object that steps all copies."""
     base = list(layers(venv))[-1]
-    found = [find_capture_wrapper(env) for env in base.envs] if isinstance(base, SyncVectorEnv) else []
-    return [env for env in found if env is not None]
+    return [env for env in base.envs if isinstance(env, CaptureWrapper)] if isinstance(base, SyncVectorEnv) else []
 
 
 def capture(venv: VectorEnv[Any, Any, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -59,10 +77,13 @@ def capture(venv: VectorEnv[Any, Any, Any]) -> tuple[dict[str, Any], list[str]]:
         {"class": class_name(layer), "attributes": describer.attributes(layer, type(layer).__name__, _SKIP)}
         for layer in layers(venv)
     ]
-    inside = environments(venv)
-    states = [env.capture_state() for env in inside]
-    missing = [f"environment {k}: {what}" for k, env in enumerate(inside) for what in env.coverage()["not_captured"]]
-    return {"layers": described, "environments": states}, [*describer.opaque, *missing]
+    missing = list(describer.opaque)
+    states = []
+    for k, env in enumerate(environments(venv)):
+        state, gaps = captured(env, f"environment {k}: ")
+        states.append(state)
+        missing += gaps
+    return {"layers": described, "environments": states}, missing
 
 
 def restore(venv: VectorEnv[Any, Any, Any], state: dict[str, Any]) -> list[str]:

@@ -21,7 +21,6 @@ import torch
 
 from unbroken.capture import gymnasium_vectors
 from unbroken.capture.codec import digest
-from unbroken.capture.environments import CaptureWrapper, find_capture_wrapper
 from unbroken.capture.filling import Filler
 from unbroken.capture.objects import LIBRARIES, Describer, class_name, is_pure_python
 from unbroken.capture.rng import capture_generators, restore_generators
@@ -69,8 +68,8 @@ class Tracked:
         """
         if name in self._things:
             raise UsageError(f"{name!r} is tracked already; give the other thing another name")
-        if _is_environment(thing) and find_capture_wrapper(thing) is None:
-            self._given[name], thing = thing, CaptureWrapper(thing)
+        if _is_environment(thing):
+            self._given[name], thing = thing, gymnasium_vectors.wrapped(thing)
         elif _is_vector(thing):
             gymnasium_vectors.make_capturable(thing)
         elif _is_sb3_vector(thing):
@@ -89,7 +88,7 @@ class Tracked:
         found: list[Any] = []
         for thing in self._things.values():
             if _is_environment(thing):
-                found.append(find_capture_wrapper(thing))
+                found.append(thing)
             elif _is_vector(thing):
                 found += gymnasium_vectors.environments(thing)
         return found
@@ -264,13 +263,7 @@ def _captured_environment(env: Any) -> tuple[Any, list[str]]:
         from unbroken.capture.vector_environments import capture_vector_environment
 
         return capture_vector_environment(env)
-    wrapper = find_capture_wrapper(env)
-    assert wrapper is not None
-    state = wrapper.capture_state()
-    gaps = list(wrapper.coverage()["not_captured"])
-    if not state["begun"]:
-        gaps.append("its state: use the environment that track() returned, env = ckpt.track(env=env)")
-    return state, gaps
+    return gymnasium_vectors.captured(env)
 
 
 def _restored_environment(env: Any, state: Any) -> list[str]:
@@ -280,9 +273,8 @@ def _restored_environment(env: Any, state: Any) -> list[str]:
         from unbroken.capture.vector_environments import restore_vector_environment
 
         return restore_vector_environment(env, state)
-    wrapper = find_capture_wrapper(env)
-    assert wrapper is not None
-    return wrapper.restore_state(state)
+    restored: list[str] = env.restore_state(state)
+    return restored
 
 
 def _describe_value(describer: Describer, thing: Any, name: str) -> Any:

@@ -159,7 +159,7 @@ def _begins_as_zip(path: Path) -> bool:
 def _torch_loaded(path: Path) -> Mapping[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - torch raises an error of the module that ours must not import
+    except Exception as error:
         reason = str(error).strip().splitlines()[0]
         raise DamagedFile(f"{path} does not hold tensors and plain values alone, or is damaged: {reason}") from error
     if not isinstance(content, Mapping):
