@@ -43,6 +43,7 @@ soak: install-dev
 benchmarks: install-dev
 	$(BIN)/python benchmarks/checkpoint_cost.py
 	$(BIN)/python benchmarks/resume_time.py
+	$(BIN)/python benchmarks/plain_ppo.py
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis

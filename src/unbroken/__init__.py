@@ -1,6 +1,7 @@
 """Reinforcement-learning training that survives its machine.
 
-`unbroken.train(...)` does what the command `unbroken train` does; `unbroken.sb3` has the drop-ins for one's own script.
+`unbroken.train(...)` does what the command `unbroken train` does; `unbroken.sb3` has the drop-ins for one's own script with
+Stable-Baselines3, `unbroken.Checkpointer` is for a training loop written by hand.
 """
 
 from __future__ import annotations
@@ -8,10 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unbroken.checkpointer import Checkpointer as Checkpointer
     from unbroken.run import Outcome as Outcome
     from unbroken.run import train as train
 
-__all__ = ["Outcome", "__version__", "train"]
+__all__ = ["Checkpointer", "Outcome", "__version__", "train"]
 __version__ = "0.1.0"
 
 
@@ -21,4 +23,8 @@ def __getattr__(name: str) -> Any:
         from unbroken import run
 
         return getattr(run, name)
+    if name == "Checkpointer":
+        from unbroken import checkpointer
+
+        return checkpointer.Checkpointer
     raise AttributeError(f"module 'unbroken' has no attribute {name!r}")

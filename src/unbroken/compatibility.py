@@ -38,6 +38,7 @@ _TABLE = {
     "hyperparameters": Verdict.RISKY,
     "hyperparameters.n_steps": Verdict.INCOMPATIBLE,
     "hyperparameters.policy_kwargs": Verdict.INCOMPATIBLE,
+    "hyperparameters.net_arch": Verdict.INCOMPATIBLE,
     "hyperparameters.buffer_size": Verdict.INCOMPATIBLE,
     "hyperparameters.optimize_memory_usage": Verdict.INCOMPATIBLE,
     "hyperparameters.use_sde": Verdict.INCOMPATIBLE,

@@ -24,7 +24,19 @@ ENVIRONMENT_VARIABLES = {
 }
 
 Algorithm = Literal[
-    "ppo", "a2c", "dqn", "sac", "td3", "ddpg", "recurrent_ppo", "maskable_ppo", "tqc", "qrdqn", "crossq", "trpo"
+    "ppo",
+    "a2c",
+    "dqn",
+    "sac",
+    "td3",
+    "ddpg",
+    "recurrent_ppo",
+    "maskable_ppo",
+    "tqc",
+    "qrdqn",
+    "crossq",
+    "trpo",
+    "ppo_torch",
 ]
 DEFAULT_TARGET = 100_000
 QUICK_TARGET = 5_000
@@ -114,7 +126,12 @@ class RunConfig(_Section):
         if not isinstance(value, str):
             return value
         name = value.lower().replace("-", "_")
-        return {"recurrentppo": "recurrent_ppo", "maskableppo": "maskable_ppo", "qr_dqn": "qrdqn"}.get(name, name)
+        return {
+            "recurrentppo": "recurrent_ppo",
+            "maskableppo": "maskable_ppo",
+            "qr_dqn": "qrdqn",
+            "ppotorch": "ppo_torch",
+        }.get(name, name)
 
     def model_post_init(self, context: Any, /) -> None:
         """The scenario defaults to the target as typed."""

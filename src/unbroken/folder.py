@@ -26,9 +26,27 @@ from unbroken.store.durable import (
 RUN_FILE = "run.yaml"
 METADATA = "training_metadata.json"
 BEST = "best_model/best_model.zip"
+_PYTORCH_BEST, _PYTORCH_FINAL = "best_model/best_model.pt", "final_model.pt"
 BEST_SCORE = "best_model/best_model.json"
 _SPACE_NEEDED_BYTES = 20_000_000
 _ARCHIVED = ("checkpoints", "best_model", "replay", "tensorboard", "logs/metrics.jsonl", METADATA, RUN_FILE)
+
+
+@dataclass(frozen=True)
+class FileNames:
+    """Names of a run's checkpoints, `{prefix}_{step}{ending}`, and of its models: the learner's file format decides."""
+
+    prefix: str
+    ending: str
+    best: str
+    final: str
+
+
+def file_names(scenario: str, algo: str | None) -> FileNames:
+    """The names that an algorithm's files have: Stable-Baselines3's zips, or PyTorch's `.pt`."""
+    if algo == "ppo_torch":
+        return FileNames("checkpoint", ".pt", _PYTORCH_BEST, _PYTORCH_FINAL)
+    return FileNames(f"{scenario}_checkpoint", "_steps.zip", BEST, f"{scenario}_final.zip")
 
 
 @dataclass(frozen=True)
@@ -120,7 +138,7 @@ class RunFolder:
     def archive(self, scenario: str) -> str | None:
         """Move what an earlier training left into `archive/`; returns the new place, None if there was nothing."""
         backend = self.backend
-        present = [name for name in (*_ARCHIVED, f"{scenario}_final.zip") if backend.exists(name)]
+        present = [name for name in (*_ARCHIVED, f"{scenario}_final.zip", _PYTORCH_FINAL) if backend.exists(name)]
         if not present:
             return None
         stamp = time.strftime("%Y%m%d-%H%M%S")

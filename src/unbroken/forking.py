@@ -13,7 +13,7 @@ from unbroken import logs
 from unbroken.compatibility import effective_changes, require_compatible
 from unbroken.config import RunConfig, build_config, merged
 from unbroken.errors import DamagedFile, NotFound, UsageError
-from unbroken.folder import BEST, BEST_SCORE, RunFolder
+from unbroken.folder import BEST_SCORE, RunFolder, file_names
 from unbroken.locate import Place, find_checkpoint, repository_of
 from unbroken.recording import EVENTS, METRICS
 from unbroken.request import TrainRequest
@@ -90,14 +90,14 @@ def _make(folder: RunFolder, place: Place, manifest: dict[str, Any], parent: dic
     folder.prepare()
     with ExclusiveLock(folder.lock_path, folder.name), logs.logging_to(folder.log_path):
         scenario = manifest["config"]["scenario"]
-        path = repository_of(folder, scenario).path_for(manifest["step"])
+        path = repository_of(folder, scenario, manifest["config"]["algo"]).path_for(manifest["step"])
         for name in (segment.file for segment in segments_of(manifest) if not segment.inside):
             source = Place(place.backend, joined(folder_for(place.path), name), place.run)
             _copy(source, folder, joined(folder_for(path), name))
         _copy(place, folder, path)
         if place.run is not None:
             _copy_recordings(place.run, folder, manifest.get("logs") or {})
-            _copy_best(place.run, folder, manifest["step"])
+            _copy_best(place.run, folder, manifest["step"], file_names(scenario, manifest["config"]["algo"]).best)
         # written last: a folder without run.yaml is not a fork yet, and the next start makes it again
         folder.store(
             {
@@ -118,16 +118,16 @@ def _copy(place: Place, folder: RunFolder, path: str) -> None:
     write_durably(folder.backend, path, produce)
 
 
-def _copy_best(source: RunFolder, folder: RunFolder, step: int) -> None:
+def _copy_best(source: RunFolder, folder: RunFolder, step: int, path: str) -> None:
     """The parent's best model, unless the parent found it later than the fork begins or it cannot be used."""
     try:
-        with CheckpointFile(source.backend, BEST) as file:
+        with CheckpointFile(source.backend, path) as file:
             file.verify()
             score = {key: file.manifest[key] for key in ("score", "step")}
     except (NotFound, DamagedFile, KeyError):
         return
     if score["step"] <= step:
-        _copy(Place(source.backend, BEST, source), folder, BEST)
+        _copy(Place(source.backend, path, source), folder, path)
         write_json_durably(folder.backend, BEST_SCORE, score)
 
 

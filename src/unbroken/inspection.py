@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unbroken.errors import DamagedFile, UsageError
-from unbroken.folder import BEST, RunFolder
-from unbroken.locate import Place, existing_run, find_checkpoint, repository_of, scenario_of
+from unbroken.folder import RunFolder
+from unbroken.locate import SUFFIXES, Place, existing_run, find_checkpoint, names_of, repository_of, scenario_of
 from unbroken.store.checkpoint_file import CheckpointFile, write_checkpoint
 from unbroken.store.durable import LocalBackend
 from unbroken.store.segments import pack, verify_segments
@@ -51,7 +51,7 @@ def show_checkpoint(runs_dir: Path, text: str) -> dict[str, Any]:
 
 def verify_checkpoints(runs_dir: Path, text: str) -> list[dict[str, Any]]:
     """Read every byte of one checkpoint, or of all of a run when only its name is given."""
-    if not text.endswith(".zip") and "@" not in text:
+    if not text.endswith(SUFFIXES) and "@" not in text:
         keys = ("path", "valid", "problem")
         return [{key: row[key] for key in keys} for row in list_run(runs_dir, text)]
     place = find_checkpoint(text, runs_dir)
@@ -81,7 +81,7 @@ def compare(runs_dir: Path, first: str, second: str) -> Comparison:
 
 
 def _state(place: Place) -> dict[str, Any]:
-    from unbroken.learners.sb3 import read_stored
+    from unbroken.learners.stored import read_stored
 
     with place.open() as file:
         file.verify()
@@ -91,7 +91,8 @@ def _state(place: Place) -> dict[str, Any]:
 
 
 def _exports(folder: RunFolder) -> list[tuple[str, str]]:
-    candidates = [("best", BEST), ("final", f"{scenario_of(folder)}_final.zip")]
+    names = names_of(folder, scenario_of(folder))
+    candidates = [("best", names.best), ("final", names.final)]
     return [(tier, path) for tier, path in candidates if folder.backend.exists(path)]
 
 

@@ -26,13 +26,13 @@ from unbroken.store.repository import CheckpointRecord, CheckpointRepository
 class Snapshot:
     """A consistent copy of a training at a cut.
 
-    `fill` writes its members, perhaps later and in another thread, and returns what is only known then for the commit record;
+    `fill` writes its members, perhaps later and in another thread, and returns what is known only then for the commit record;
     `committed` is called in that thread when the checkpoint is on disk.
     """
 
     step: int
     kind: str
-    fill: Callable[[CheckpointWriter], Mapping[str, Any]]
+    fill: Callable[[CheckpointWriter], Mapping[str, Any] | None]
     facts: Mapping[str, Any] = field(default_factory=dict)
     committed: Callable[[], None] = lambda: None
 
@@ -177,7 +177,7 @@ class Keeper:
         self._tidy(self.last_record, snapshot)
 
     def _filled(self, snapshot: Snapshot, writer: CheckpointWriter) -> dict[str, Any]:
-        found = snapshot.fill(writer)
+        found = snapshot.fill(writer) or {}
         return {**snapshot.facts, **found, "kind": snapshot.kind}
 
     def without_last_save(self, step: int) -> None:

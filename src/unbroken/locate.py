@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unbroken.errors import NotFound
-from unbroken.folder import BEST, RunFolder
-from unbroken.store.checkpoint_file import CheckpointFile
+from unbroken.errors import DamagedFile, NotFound
+from unbroken.folder import FileNames, RunFolder, file_names
+from unbroken.store.checkpoint_file import CheckpointFile, read_manifest
 from unbroken.store.durable import LocalBackend
 from unbroken.store.repository import CheckpointRecord, CheckpointRepository
+
+SUFFIXES = (".zip", ".pt")
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,25 @@ def scenario_of(folder: RunFolder) -> str:
     for entry in folder.backend.entries("checkpoints"):
         if "_checkpoint_" in entry.name:
             return entry.name.rpartition("_checkpoint_")[0]
+        if entry.name.endswith(".pt"):
+            with contextlib.suppress(DamagedFile, KeyError, OSError):
+                return str(read_manifest(folder.backend, f"checkpoints/{entry.name}")["scenario"])
     raise NotFound(f"run {folder.name!r} in {folder.runs_dir} has no configuration and no checkpoints")
 
 
-def repository_of(folder: RunFolder, scenario: str | None = None) -> CheckpointRepository:
+def names_of(folder: RunFolder, scenario: str, algo: str | None = None) -> FileNames:
+    """The names of a run's files: by the algorithm given or stored, else by what lies in the folder."""
+    algo = algo or ((folder.stored() or {}).get("config") or {}).get("algo")
+    if algo is None and any(entry.name.endswith(".pt") for entry in folder.backend.entries("checkpoints")):
+        algo = "ppo_torch"
+    return file_names(scenario, algo)
+
+
+def repository_of(folder: RunFolder, scenario: str | None = None, algo: str | None = None) -> CheckpointRepository:
     """The rolling checkpoints of a run."""
-    prefix = scenario or scenario_of(folder)
-    return CheckpointRepository(folder.backend, f"{prefix}_checkpoint", scenario=prefix)
+    scenario = scenario or scenario_of(folder)
+    names = names_of(folder, scenario, algo)
+    return CheckpointRepository(folder.backend, names.prefix, scenario=scenario, ending=names.ending)
 
 
 def existing_run(runs_dir: Path, name: str) -> RunFolder:
@@ -66,7 +81,7 @@ def existing_run(runs_dir: Path, name: str) -> RunFolder:
 def find_checkpoint(text: str, runs_dir: Path) -> Place:
     """The checkpoint that a text names. Raises NotFound, saying what there is."""
     path = Path(text)
-    if path.suffix == ".zip":
+    if path.suffix in SUFFIXES:
         if not path.is_file():
             raise NotFound(f"there is no checkpoint file {text}")
         parents = path.absolute().parents
@@ -77,7 +92,8 @@ def find_checkpoint(text: str, runs_dir: Path) -> Place:
     name, _, which = text.partition("@")
     folder = existing_run(runs_dir, name)
     if which in ("best", "final"):
-        relative = BEST if which == "best" else f"{scenario_of(folder)}_final.zip"
+        names = names_of(folder, scenario_of(folder))
+        relative = names.best if which == "best" else names.final
         if not folder.backend.exists(relative):
             raise NotFound(f"run {name!r} has no {which} model yet")
         return Place(folder.backend, relative, folder)

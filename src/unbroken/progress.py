@@ -8,8 +8,6 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stable_baselines3.common.callbacks import BaseCallback
-
 from unbroken import logs
 
 _SECONDS_BETWEEN_LINES = 15.0
@@ -28,10 +26,6 @@ class Progress:
         self._reward = ""
         self._bar: Any = None
         self._task: Any = None
-
-    def callback(self) -> BaseCallback:
-        """The callback that reports steps; it carries no training state."""
-        return _ProgressCallback(self)
 
     def logged(self, values: Mapping[str, Any]) -> None:
         """Remember the newest mean reward that was logged."""
@@ -76,15 +70,3 @@ class Progress:
         left = f", {logs.human_seconds((self.target - step) / rate)} left" if rate > 0 else ""
         share = min(1.0, step / self.target)
         return f"{step:,}/{self.target:,} steps ({share:.0%}), {rate:,.0f} steps/s{self._reward}{left}"
-
-
-class _ProgressCallback(BaseCallback):
-    """Tells a Progress where training is."""
-
-    def __init__(self, progress: Progress) -> None:
-        super().__init__()
-        self._progress = progress
-
-    def _on_step(self) -> bool:
-        self._progress.at(self.num_timesteps)
-        return True

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from unbroken import logs
 from unbroken.capture.selftest import SelfTest, Verdict, proof_key
 from unbroken.errors import DamagedFile, NotFound
+from unbroken.folder import file_names
 from unbroken.request import TrainRequest, TrainWords, make_request
 from unbroken.resolving import Resolved, begun_with, named_run, resolve
 from unbroken.restoring import repeated_steps
@@ -91,7 +92,8 @@ def _ended_before(resolved: Resolved) -> Outcome:
 def _complete_final(resolved: Resolved) -> None:
     """Write the final model from the newest checkpoint where it is missing or of another step: a full disk, a lower target."""
     assert resolved.record is not None
-    backend, path = resolved.folder.backend, f"{resolved.config.scenario}_final.zip"
+    backend, config = resolved.folder.backend, resolved.config
+    path = file_names(config.scenario, config.algo).final
     try:
         if read_manifest(backend, path).get("step") == resolved.step:
             return

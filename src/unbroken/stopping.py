@@ -32,9 +32,18 @@ class StopNow(BaseException):
 
 
 class StopRequest:
-    """Whether the leg has been asked to end. `grace_seconds` is how long a cut may take to come after a signal."""
+    """Whether the leg has been asked to end. `grace_seconds` is how long a cut may take to come after a signal.
 
-    def __init__(self, grace_seconds: float = 30.0, deadline_seconds: float | None = None) -> None:
+    `interruption` makes what a second SIGINT raises in the training thread.
+    """
+
+    def __init__(
+        self,
+        grace_seconds: float = 30.0,
+        deadline_seconds: float | None = None,
+        interruption: Callable[[str], BaseException] = StopNow,
+    ) -> None:
+        self._interruption = interruption
         self.reason: str | None = None
         self._grace = grace_seconds
         self._started = time.monotonic()
@@ -87,7 +96,7 @@ class StopRequest:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if self.reason is not None and number == signal.SIGINT:
-            raise StopNow(f"{name} again")
+            raise self._interruption(f"{name} again")
         first = self._asked_at is None
         self.ask(f"{name} received")
         if first:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from stable_baselines3.common.base_class import BaseAlgorithm
 
 from unbroken.capture.filling import Filler
 from unbroken.capture.objects import LIBRARIES, Describer
 from unbroken.capture.replay_rows import RowCounter, Rows, grows_by_adding, put_rows, row_arrays
 from unbroken.errors import IncompatibleRun
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
 
 Pieces = Iterable[tuple[int, dict[str, np.ndarray]]]
 """Rows in order of their counts: the count of the first, and the arrays by name."""

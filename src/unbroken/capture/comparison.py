@@ -19,7 +19,7 @@ WALL_CLOCK = frozenset({"time/fps", "time/time_elapsed"})
 _TIMED_LAYERS = ("Monitor", "RecordEpisodeStatistics")
 _TIMED_ATTRIBUTES = frozenset({"t_start", "t_starts", "elapsed", "episode_times", "episode_start_time", "time_queue"})
 _EPISODE_TIME = "t"
-_OBSERVATION_SPACES = frozenset({"observation_space", "_observation_space"})
+_OBSERVATION_SPACES = frozenset({"observation_space", "_observation_space", "single_observation_space"})
 _SHOWN = 40
 
 

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zstandard
-from stable_baselines3.common.base_class import BaseAlgorithm
 
 from unbroken.capture import frames
 from unbroken.capture.codec import decode, encode
 from unbroken.capture.objects import LIBRARIES
 from unbroken.errors import DamagedFile
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
 
 ADDED = frozenset({"observations", "next_observations", "actions", "rewards", "dones", "timeouts"})
 """Arrays of the libraries' buffers that only `add` writes, at the position; HER's `ep_start` and `ep_length` are others."""

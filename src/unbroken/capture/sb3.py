@@ -160,11 +160,6 @@ def _vectorize_noise(model: BaseAlgorithm) -> None:
         model.action_noise = VectorizedActionNoise(noise, model.n_envs)
 
 
-def read_tensors(raw: bytes) -> Any:
-    """A state dict from the bytes of a `.pth` member: tensors and plain values only, never code."""
-    return torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
-
-
 def _export_json(export: dict[str, Any]) -> str:
     """SB3's `data` member. It is for plain `X.load` only: what cannot be pickled is left out rather than costing the checkpoint."""
     try:

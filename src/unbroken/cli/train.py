@@ -27,7 +27,8 @@ def train(
     ] = None,
     config: Annotated[str | None, Option(help="YAML file in the same schema as the target file.")] = None,
     algo: Annotated[
-        str | None, Option(help="ppo, a2c, dqn, sac, td3, ddpg, recurrent_ppo, maskable_ppo, tqc, qrdqn, crossq, trpo.")
+        str | None,
+        Option(help="ppo, a2c, dqn, sac, td3, ddpg, recurrent_ppo, maskable_ppo, tqc, qrdqn, crossq, trpo, ppo-torch."),
     ] = None,
     steps: Annotated[
         int | None, Option(parser=integer, help="Target in total environment steps, never 'more' (default 100,000).")

@@ -68,6 +68,10 @@ def algorithm_class(name: str) -> type[BaseAlgorithm]:
 
 def constructor_defaults(name: str) -> dict[str, Any]:
     """What an algorithm's constructor takes for the hyper-parameters that nobody gives."""
+    if name == "ppo_torch":
+        from unbroken.learners.ppo import PPOSettings
+
+        return dict(vars(PPOSettings()))
     parameters = inspect.signature(algorithm_class(name)).parameters.values()
     return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
 

@@ -6,28 +6,14 @@ training's logger, which moves the step under which training values appear.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 
-
-@dataclass(frozen=True)
-class Score:
-    """A mean episodic reward and the environment step at which it was reached."""
-
-    value: float
-    step: int
-
-    def beats(self, other: Score | None) -> bool:
-        """Whether this score is strictly better. A score that is not a number beats nothing and is beaten by every number."""
-        if math.isnan(self.value):
-            return False
-        return other is None or math.isnan(other.value) or self.value > other.value
+from unbroken.exports import Score as Score
 
 
 class Evaluation(BaseCallback):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from stable_baselines3.common.base_class import BaseAlgorithm
 
 from unbroken.capture.buffers import Pieces
 from unbroken.capture.replay_rows import RowCounter, Rows, pack_rows, unpack_rows
@@ -14,6 +14,9 @@ from unbroken.errors import CaptureError
 from unbroken.store.backend import FileBackend
 from unbroken.store.checkpoint_file import CheckpointFile, CheckpointWriter
 from unbroken.store.segments import Segment, SegmentReader, SegmentStore, reader_of, segments_of
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
 
 MERGE = 32
 """So many neighbours of like size become one segment: each row is written again once per power of this."""

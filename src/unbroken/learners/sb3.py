@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -16,90 +15,28 @@ from stable_baselines3.common.callbacks import BaseCallback
 from unbroken import logs
 from unbroken.capture.buffers import Pieces
 from unbroken.capture.callbacks import AtStart, Callbacks, at_start
-from unbroken.capture.codec import decode, encode
-from unbroken.capture.sb3 import Cut, ModelSnapshot, capture_model, export_members, read_tensors, restore_model
-from unbroken.errors import DamagedFile
+from unbroken.capture.sb3 import Cut, ModelSnapshot, capture_model, export_members, restore_model
 from unbroken.keeper import Keeper, Snapshot, reason_of
-from unbroken.learners.replay_segments import ReplaySegments, joined_rows, stored_rows
+from unbroken.learners.protocol import LeaveTraining as LeaveTraining
+from unbroken.learners.replay_segments import ReplaySegments
+from unbroken.learners.stored import Stored, write_state
 from unbroken.startup import paused_collection
 from unbroken.stopping import StopNow, StopRequest
-from unbroken.store.backend import FileBackend
-from unbroken.store.checkpoint_file import CheckpointFile, CheckpointWriter
-from unbroken.store.segments import FACT, Segment, segments_of
-
-STATE = "exact/state.json"
-ARRAYS = "exact/arrays.bin"
-_NOT_TENSORS = frozenset({"data", "_stable_baselines3_version", "system_info.txt", STATE, ARRAYS})
+from unbroken.store.checkpoint_file import CheckpointWriter
+from unbroken.store.segments import FACT, Segment
 
 
-class LeaveTraining(Exception):
-    """Raised at a cut to leave `learn()`, which offers no other way out there."""
-
-
-@dataclass(frozen=True)
-class Stored:
-    """The state read from a checkpoint; rows of a replay buffer that lie in `segments` are read when they are asked for."""
-
-    state: dict[str, Any]
-    tensors: dict[str, Any]
-    variables: dict[str, Any]
-    backend: FileBackend
-    path: str
-    segments: tuple[Segment, ...] = ()
-
-    @property
-    def cut(self) -> Cut:
-        """Where in `learn()` it was captured."""
-        cut: Cut = self.state["cut"]
-        return cut
-
-    def rows(self) -> Pieces:
-        """The rows in segments, oldest first, one segment in memory at a time. Raises DamagedFile."""
-        return stored_rows(self.backend, self.path)
-
-    def whole_state(self) -> dict[str, Any]:
-        """The state with all rows of the replay buffer in it, however they are stored: for comparison. Needs memory for them."""
-        buffer = self.state.get("replay_buffer")
-        if not self.segments or buffer is None:
-            return self.state
-        held = {key: value for key, value in buffer.items() if key not in ("count", "oldest")}
-        rows = {**buffer["rows"], **joined_rows(self.rows(), buffer["oldest"])}
-        return {**self.state, "replay_buffer": {**held, "rows": rows}}
-
-
-def write_members(writer: CheckpointWriter, snapshot: ModelSnapshot) -> dict[str, Any]:
-    """Write a snapshot as the members of a checkpoint, without the rows kept apart; it has nothing to add to the facts."""
+def write_members(writer: CheckpointWriter, snapshot: ModelSnapshot) -> None:
+    """Write a snapshot as the members of a checkpoint, without the rows that are kept apart."""
     for name, content in snapshot.sb3_members():
         writer.write_member(name, content)
-    encoded = encode(snapshot.state)
-    writer.write_member(STATE, encoded.document, deflate=True)
-    with writer.member(ARRAYS) as member:
-        for piece in encoded.block():
-            member.write(piece)
-    return {}
+    write_state(writer, snapshot.state)
 
 
 def write_export(writer: CheckpointWriter, model: BaseAlgorithm) -> None:
     """Write the members of a plain SB3 zip: for use, not for resuming."""
     for name, content in export_members(model):
         writer.write_member(name, content)
-
-
-def read_stored(file: CheckpointFile) -> Stored:
-    """The whole state of an open checkpoint. Raises DamagedFile if it is an export without state."""
-    names = file.names()
-    if STATE not in names:
-        raise DamagedFile(
-            f"{file.path} is a model for use without training state; name a rolling checkpoint, one in checkpoints/"
-        )
-    state = decode(file.read(STATE), file.read(ARRAYS))
-    tensors = {
-        n.removesuffix(".pth"): read_tensors(file.read(n))
-        for n in names
-        if n not in _NOT_TENSORS and n.endswith(".pth")
-    }
-    variables = tensors.pop("pytorch_variables", None) or {}
-    return Stored(state, tensors, variables, file.backend, file.path, tuple(segments_of(file.manifest)))
 
 
 class KeeperCallback(BaseCallback):

@@ -39,7 +39,8 @@ from unbroken.keeper import Keeper, SaveSchedule
 from unbroken.learners.continuing import make_continuing
 from unbroken.learners.events import cut_event_files, event_positions, sync_event_files
 from unbroken.learners.monitors import continue_monitor_files, monitor_positions, sync_monitor_files
-from unbroken.learners.sb3 import KeeperCallback, LeaveTraining, Stored, read_stored
+from unbroken.learners.sb3 import KeeperCallback, LeaveTraining
+from unbroken.learners.stored import Stored, read_stored
 from unbroken.metadata import leg_entry, metadata_content
 from unbroken.restoring import find_newest, repeated_steps, say_resumed
 from unbroken.retention.policy import KeepNewest

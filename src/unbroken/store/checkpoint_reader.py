@@ -24,6 +24,7 @@ from unbroken.store.checkpoint_writer import (
     FORMAT,
     MANIFEST,
     MANIFEST_LIMIT,
+    PYTORCH_ROOT,
     VERSION,
     ForeignFile,
     NewerFormat,
@@ -153,7 +154,11 @@ class CheckpointFile:
         return self._archive
 
     def _info(self, member: str) -> zipfile.ZipInfo | None:
-        return self._zip().NameToInfo.get(member)
+        return self._zip().NameToInfo.get(self._root() + member)
+
+    def _root(self) -> str:
+        """What stands before the names of all members: of a `.pt` the folder that torch looks into."""
+        return PYTORCH_ROOT if PYTORCH_ROOT + MANIFEST in self._zip().NameToInfo else ""
 
     def _content(self, member: str, size: int) -> bytes:
         info = self._info(member)
@@ -211,8 +216,9 @@ class CheckpointFile:
 
     def _compare_directory(self) -> None:
         members = self.manifest["members"]
-        found = {info.filename: info.file_size for info in self._zip().infolist() if info.filename != MANIFEST}
-        if found != {name: facts["size"] for name, facts in members.items()}:
+        root = self._root()
+        found = {info.filename: info.file_size for info in self._zip().infolist() if info.filename != root + MANIFEST}
+        if found != {root + name: facts["size"] for name, facts in members.items()}:
             raise self._damaged("its members are not those of the commit record")
 
     def _size(self) -> int:

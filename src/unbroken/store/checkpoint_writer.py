@@ -24,6 +24,8 @@ FORMAT = "unbroken-checkpoint"
 VERSION = 1
 MANIFEST = "exact/manifest.json"
 MANIFEST_LIMIT = 16 * 1024 * 1024
+# torch.load reads only files that have everything below one folder
+PYTORCH_ROOT = "archive/"
 
 COMMENT = re.compile(rb"unbroken-checkpoint 1 blake2b:([0-9a-f]{64})")
 COMMENT_LENGTH = len(b"unbroken-checkpoint 1 blake2b:") + 64
@@ -59,10 +61,12 @@ class CheckpointWriter:
     """Writes members one after another into `sink`, then the commit record.
 
     Used as a context: leaving it without `finish` abandons the file, which then is no checkpoint. Memory needed beyond
-    the caller's chunks is about 1 MiB. Not safe to use from several threads.
+    the caller's chunks is about 1 MiB. Not safe to use from several threads. `root` is put before the name of every member
+    in the zip, and in the zip alone.
     """
 
-    def __init__(self, sink: Writer) -> None:
+    def __init__(self, sink: Writer, root: str = "") -> None:
+        self._root = root
         self._stream = _HashingStream(sink)
         self._zip = zipfile.ZipFile(self._stream, "w", zipfile.ZIP_STORED)
         self._members: dict[str, dict[str, int | str]] = {}
@@ -119,7 +123,7 @@ class CheckpointWriter:
 
     def _open(self, name: str, deflate: bool) -> IO[bytes]:
         # ZipInfo's fixed date makes equal content give equal bytes; a stream's size is unknown, hence zip64 always.
-        info = zipfile.ZipInfo(name)
+        info = zipfile.ZipInfo(self._root + name)
         info.compress_type = zipfile.ZIP_DEFLATED if deflate else zipfile.ZIP_STORED
         info.external_attr = 0o644 << 16
         self._handle = self._zip.open(info, "w", force_zip64=True)
@@ -235,12 +239,14 @@ def write_checkpoint(
 ) -> CheckpointInfo:
     """Commit a checkpoint whose members `fill` writes; `fill` returns the facts for the commit record.
 
-    Complete or absent, as `durable.write_durably` says; an exception from `fill` passes on and the old file stays.
+    Complete or absent, as `durable.write_durably` says; an exception from `fill` passes on and the old file stays. The
+    members of a `.pt` lie where `torch.load` looks for them.
     """
+    root = PYTORCH_ROOT if path.endswith(".pt") else ""
     committed: list[CheckpointInfo] = []
 
     def produce(sink: Writer) -> None:
-        with CheckpointWriter(sink) as writer:
+        with CheckpointWriter(sink, root) as writer:
             manifest = writer.finish(fill(writer))
         committed.append(CheckpointInfo(path, writer.size, writer.digest, manifest))
 

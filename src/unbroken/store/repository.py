@@ -56,7 +56,7 @@ class CheckpointRecord:
 
 
 class CheckpointRepository:
-    """Checkpoints `{prefix}_{steps}_steps.zip` in `folder` of a backend.
+    """Checkpoints `{prefix}_{steps}{ending}` in `folder` of a backend.
 
     With `scenario` or `run` given, new checkpoints carry them and others' count as foreign. One process writes at a
     time (see `lock`); within it, one thread.
@@ -71,6 +71,7 @@ class CheckpointRepository:
         scenario: str | None = None,
         run: str | None = None,
         quarantine: str = "quarantine",
+        ending: str = "_steps.zip",
     ) -> None:
         if not prefix or "/" in prefix:
             raise UsageError(f"{prefix!r} cannot begin the name of a file")
@@ -82,13 +83,14 @@ class CheckpointRepository:
         self._highest = 0
         self._verified_segments: set[str] = set()
         self.segments = SegmentStore(backend, prefix, folder_for(joined(self.folder, prefix)))
-        self._pattern = re.compile(re.escape(prefix) + r"_(0|[1-9][0-9]*)_steps\.zip")
+        self._ending = ending
+        self._pattern = re.compile(re.escape(prefix) + r"_(0|[1-9][0-9]*)" + re.escape(ending))
 
     def path_for(self, step: int) -> str:
         """Where the checkpoint of `step` lies, relative to the backend's root."""
         if step < 0:
             raise UsageError(f"a checkpoint cannot have {step} steps")
-        return joined(self.folder, f"{self.prefix}_{step}_steps.zip")
+        return joined(self.folder, f"{self.prefix}_{step}{self._ending}")
 
     def save(self, step: int, fill: Fill) -> CheckpointRecord:
         """Commit what `fill` writes, durably; a checkpoint of the same step is replaced in one step.

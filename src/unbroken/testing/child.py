@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-_SAVED = re.compile(r"\[CHECKPOINT\] Saved .+_checkpoint_(\d+)_steps\.zip ")
+_SAVED = re.compile(r"\[CHECKPOINT\] Saved .+checkpoint_(\d+)(?:_steps\.zip|\.pt) ")
 _RESUMED = re.compile(r"\[CHECKPOINT\] Resume: timestep=(\d+)")
 
 

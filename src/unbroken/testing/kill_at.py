@@ -261,17 +261,18 @@ class _HalfWriting(WrappingBackend):
 
 
 def install_training(killer: Killer) -> None:
-    """Replace what needs torch and Stable-Baselines3; importing `unbroken.leg` imports them."""
+    """Replace what needs torch and Stable-Baselines3; importing the learner imports them."""
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
     from unbroken import leg
     from unbroken.capture import sb3 as capture
     from unbroken.capture.environments import CaptureWrapper
-    from unbroken.learners import evaluation
+    from unbroken.learners import evaluation, stored
     from unbroken.learners import sb3 as learner
 
     patched: Any = learner
     patched.restore_model = _around(killer, "restore", patched.restore_model)
+    patched = stored
     patched.encode = _around(killer, "encode", patched.encode)
     # between the generators and tensors, captured before, and the callbacks, captured after
     patched = capture

@@ -59,7 +59,8 @@ def _model_members(runs: Path, text: str) -> dict[str, Any]:
     """What makes a model: step, score and the hashes of its tensors."""
     with find_checkpoint(text, runs).open() as file:
         file.verify()
-        members = {name: facts["blake2b"] for name, facts in file.manifest["members"].items() if name.endswith(".pth")}
+        hashes = {name: facts["blake2b"] for name, facts in file.manifest["members"].items()}
+        members = {name: found for name, found in hashes.items() if name.endswith(".pth") or name.startswith("data/")}
         return {"step": file.manifest["step"], "score": file.manifest.get("score"), **members}
 
 
