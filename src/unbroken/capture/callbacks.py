@@ -54,10 +54,10 @@ def at_start(model: BaseAlgorithm, callbacks: Callbacks) -> AtStart:
     """To be taken before the first rollout, and before a checkpoint is restored into the callbacks."""
     described, describer = _described(model, callbacks, [])
     del described
-    return AtStart(describer.needing, HiddenState(_each(callbacks)))
+    return AtStart(describer.needing, HiddenState(each_callback(callbacks)))
 
 
-def _each(callbacks: Callbacks) -> list[BaseCallback]:
+def each_callback(callbacks: Callbacks) -> list[BaseCallback]:
     """All callbacks but ours, those in lists and events too."""
     waiting = [callbacks.root] if callbacks.root is not None else []
     found: list[BaseCallback] = []

@@ -19,6 +19,7 @@ from unbroken.capture.codec import decode, encode
 from unbroken.capture.sb3 import Cut, ModelSnapshot, capture_model, export_members, read_tensors, restore_model
 from unbroken.errors import DamagedFile
 from unbroken.keeper import Keeper, Snapshot, reason_of
+from unbroken.learners import traced
 from unbroken.stopping import StopNow, StopRequest
 from unbroken.store.checkpoint_file import CheckpointFile, CheckpointWriter
 
@@ -131,16 +132,22 @@ class KeeperCallback(BaseCallback):
 
     def snapshot(self, cut: Cut) -> Snapshot:
         """Capture the training now, as something the keeper can save."""
-        iteration = self._iteration_offset() + max(self._rollouts - 1, 0) if cut == "rollout" else 0
-        captured = capture_model(self.model, cut, self.callbacks(), iteration)
-        continuation = getattr(self.model, "_unbroken", None)
-        captured.state["calls"] = continuation.plain() if continuation else None
+        captured = self.captured(cut)
         self.on_capture(captured)
         facts = {**self.facts(self.model), "missing": list(dict.fromkeys([*self._gaps, *captured.missing]))}
         return Snapshot(captured.step, cut, lambda writer: write_members(writer, captured), facts)
 
+    def captured(self, cut: Cut) -> ModelSnapshot:
+        """The state of the training now."""
+        iteration = self._iteration_offset() + max(self._rollouts - 1, 0) if cut == "rollout" else 0
+        captured = capture_model(self.model, cut, self.callbacks(), iteration)
+        continuation = getattr(self.model, "_unbroken", None)
+        captured.state["calls"] = continuation.plain() if continuation else None
+        return captured
+
     def save_end(self) -> bool:
         """Save at the return of `learn()` and wait for it; returns whether it was committed."""
+        traced.at_cut(self, "end")
         return self.keeper.save(lambda: self.snapshot("end"), wait=True)
 
     def _iteration_offset(self) -> int:
@@ -154,15 +161,18 @@ class KeeperCallback(BaseCallback):
         with contextlib.suppress(Exception):
             # whatever the user's code raises here, a capture will raise and say
             self._at_start = at_start(self.model, Callbacks(self._root, (self, *self.stateless)))
+        traced.began(self)
 
     def _on_rollout_start(self) -> None:
         self._rollouts += 1
         if self.pending is not None:
             stored, self.pending = self.pending, None
             self._restore(self.model, stored, self.callbacks())
+            traced.at_cut(self, "rollout")
             return
         self._say_gaps()
         self.on_cut()
+        traced.at_cut(self, "rollout")
         if self.keeper.at_cut(self.model.num_timesteps, lambda: self.snapshot("rollout"), self.stop):
             raise LeaveTraining
 
@@ -182,4 +192,5 @@ class KeeperCallback(BaseCallback):
     def _on_step(self) -> bool:
         if self.stop.grace_is_over:
             raise StopNow("the grace time is over")
+        traced.stepped(self)
         return True
