@@ -1,8 +1,8 @@
-"""A trace of a training, step by step and cut by cut, for `unbroken prove`. Off, and without cost, unless UNBROKEN_TRACE names a folder.
+"""A trace of a training, step by step and cut by cut, for `unbroken prove`. Off unless UNBROKEN_TRACE names a folder.
 
-Stable-Baselines3 trainings and loops of one's own write the same: `begin` for each loop, `step` after each step, `logged`, and `cut` with the whole state
-where it could be saved. Every process appends to a file of its own, and a line is with the system when the call returns: SIGKILL tears
-at most the last one.
+Stable-Baselines3 trainings and loops of one's own write the same: `begin` for each loop, `step` after each step, `logged`, and
+`cut` with the whole state where it could be saved. Every process appends to a file of its own, and a line is with the system
+when the call returns: SIGKILL tears at most the last one.
 """
 
 from __future__ import annotations
@@ -127,7 +127,10 @@ def digest(value: Any) -> Digest:
     """Hash and beginning of an array, tensor, plain value or container of them."""
     if isinstance(value, Mapping):
         items = {str(key): digest(item) for key, item in value.items()}
-        return [_hash(repr(sorted(items.items())).encode()), ", ".join(f"{k}={v[1]}" for k, v in items.items())[:_MOST_SHOWN]]
+        return [
+            _hash(repr(sorted(items.items())).encode()),
+            ", ".join(f"{k}={v[1]}" for k, v in items.items())[:_MOST_SHOWN],
+        ]
     from unbroken.capture.comparison import leaf_bytes
 
     if hasattr(value, "tolist") and not hasattr(value, "detach"):

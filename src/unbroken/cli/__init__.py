@@ -36,10 +36,11 @@ def options(
 
 
 def _commands() -> None:
-    from unbroken.cli import checkpoints, demo, train
+    from unbroken.cli import checkpoints, demo, prove, train
 
     app.command("train")(train.train)
     app.command("demo")(demo.demo)
+    app.command("prove")(prove.prove)
     app.add_typer(checkpoints.app, name="checkpoints")
 
 

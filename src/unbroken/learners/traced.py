@@ -17,7 +17,8 @@ from unbroken.keeper import reason_of
 from unbroken.tracing import Owners, Trace
 
 if TYPE_CHECKING:
-    from unbroken.learners.sb3 import Cut, KeeperCallback
+    from unbroken.capture.sb3 import Cut
+    from unbroken.learners.sb3 import KeeperCallback
 
 _LIMIT_REACHED = "the trace's limit of steps is reached"
 # what collect_rollouts calls them, and what they are
@@ -57,7 +58,9 @@ def stepped(callback: KeeperCallback) -> None:
     trace = tracing.current()
     if trace is not None:
         given = callback.locals
-        trace.step(callback.model.num_timesteps, **{name: given[key] for key, name in _STEP_VALUES.items() if key in given})
+        trace.step(
+            callback.model.num_timesteps, **{name: given[key] for key, name in _STEP_VALUES.items() if key in given}
+        )
 
 
 def at_cut(callback: KeeperCallback, cut: Cut) -> None:
@@ -85,7 +88,9 @@ def _trace_state(trace: Trace, callback: KeeperCallback, cut: Cut, step: int) ->
 
 def _owners(callback: KeeperCallback) -> Owners:
     model = callback.model
-    users = tuple(one for one in each_callback(callback.callbacks()) if not type(one).__module__.startswith("unbroken."))
+    users = tuple(
+        one for one in each_callback(callback.callbacks()) if not type(one).__module__.startswith("unbroken.")
+    )
     return Owners(_environment_layers(model.env), users, tuple(_schedules(model)))
 
 

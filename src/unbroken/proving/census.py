@@ -1,7 +1,7 @@
-"""State that no capture holds, looked at while a training runs: globals, class attributes, closures and defaults of the user's code.
+"""State that no capture holds, looked at while a training runs: globals, class attributes, closures and defaults of user code.
 
-`unbroken prove` compares it between a resumed process and the undisturbed twin at the same step: what differs there right after a resume
-has not come back. Reads only; iterators and C objects cannot be looked at.
+`unbroken prove` compares it between a resumed process and the undisturbed twin at the same step: what differs right after a
+resume has not come back. Reads only; iterators and C objects cannot be looked at.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _GENERATORS = (np.random.Generator, np.random.RandomState, np.random.BitGenerato
 _LARGE_ITEMS = 1_000
 _LARGE_BYTES = 10_000_000
 _DEEPEST = 3
-_KINDS = {"optimizer": torch.optim.Optimizer, "network": torch.nn.Module, "generator": _GENERATORS}
+_KINDS: dict[str, Any] = {"optimizer": torch.optim.Optimizer, "network": torch.nn.Module, "generator": _GENERATORS}
 
 Found = dict[str, dict[str, Any]]
 

@@ -19,7 +19,9 @@ _MOST_FUNCTIONS = 2_000
 _LIBRARIES = tuple(
     str(Path(sysconfig.get_paths()[name]).resolve()) for name in ("stdlib", "platstdlib", "purelib", "platlib")
 )
-_TIME_FUNCTIONS = frozenset({"time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "process_time"})
+_TIME_FUNCTIONS = frozenset(
+    {"time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "process_time"}
+)
 _DATE_FUNCTIONS = frozenset({"now", "utcnow", "today"})
 
 
@@ -76,7 +78,9 @@ def _code_in(value: Any) -> list[Any]:
     if isinstance(value, types.MethodType):
         return [value.__func__]
     cls = value if isinstance(value, type) else type(value)
-    methods = [function for base in users_classes(cls) for item in vars(base).values() for function in plain_functions(item)]
+    methods = [
+        function for base in users_classes(cls) for item in vars(base).values() for function in plain_functions(item)
+    ]
     inside = [] if isinstance(value, type) else getattr(value, "__dict__", {}).values()
     return [*methods, *(item for item in inside if _may_call(item) and not isinstance(item, type))]
 
