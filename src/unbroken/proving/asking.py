@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +61,7 @@ def prove_named(
         raise UsageError("a proof needs at least one kill and one step")
     reports.require_writable()
     command, wish = _command(name, arguments, wish, copied)
-    with _workplace(folder) as place:
+    with _tidy_when_terminated(), _workplace(folder) as place:
         proof = prove(command, wish, place, say)
     say(text_report(proof))
     reports.write(proof)
@@ -78,6 +80,19 @@ def _command(name: str, arguments: Sequence[str], wish: Wish, copied: Sequence[s
         if option not in arguments:
             words += [option, str(value)]
     return target_command(name, words, copied), Wish(wish.kills, wish.seed, steps)
+
+
+@contextlib.contextmanager
+def _tidy_when_terminated() -> Iterator[None]:
+    """Let SIGTERM unwind as Ctrl-C does: trainings are ended and copies removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 @contextlib.contextmanager

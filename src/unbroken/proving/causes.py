@@ -62,7 +62,7 @@ class Hidden:
 
     def __str__(self) -> str:
         used = " and ".join(f"the {role}" for role in self.roles if role != "script")
-        values = f"{self.difference.undisturbed} | {self.difference.resumed}"
+        values = f"undisturbed {self.difference.undisturbed}, here {self.difference.resumed}"
         return f"{self.place} ({self.kind}{', used by ' + used if used else ''}) at step {self.step:,}: {values}"
 
 
@@ -118,11 +118,10 @@ def _undetermined(evidence: Evidence) -> list[Cause]:
     """Two trainings that nobody disturbed differ: the clock, threads, or a seed that nobody gave."""
     generators = [one for one in evidence.hidden if one.kind == "generator"]
     clocks = _from_clocks(evidence)
-    at_once = evidence.divergence.step == 0
     found = [_cause(SEED, str(one)) for one in generators]
-    if at_once and not generators:
-        first = evidence.divergence.differences[0]
-        found.append(_cause(SEED, f"before the first step {first.name} ({first.component}) differs already"))
+    drawn = [one for one in evidence.divergence.differences if "generators" in one.component]
+    if drawn and evidence.divergence.step == 0:
+        found.append(_cause(SEED, f"before the first step {drawn[0].name} differs already"))
     return [*found, *clocks, *_from_threads(evidence)]
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import runpy
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,18 @@ def guard(original: str, copy: str) -> None:
     sys.addaudithook(watch)
 
 
+def end_with(parent: int) -> None:
+    """End this process when its parent is gone: a proof that was killed must leave no training behind."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    if hasattr(os, "getppid") and os.name != "nt":
+        threading.Thread(target=watch, daemon=True).start()
+
+
 def run_script(path: str, arguments: list[str]) -> None:
     """Run a script as `python path arguments` does."""
     sys.argv = [path, *arguments]
@@ -64,6 +78,7 @@ def run_command(arguments: list[str]) -> None:
 
 def main() -> None:
     """`python -m unbroken.proving.child`."""
+    end_with(os.getppid())
     original, copy, what, *arguments = sys.argv[1:]
     if original:
         guard(original, copy)

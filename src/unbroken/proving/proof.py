@@ -119,7 +119,7 @@ class _Prover:
         leg = self._runner.repeated(until)
         self._repeats.append(leg)
         self._proof.repeated_until = max(self._proof.repeated_until, min(leg.step, self._twin.step))
-        found = first_divergence(self._twin, leg, 1)
+        found = first_divergence(self._twin, leg, 1, self._proof.compared)
         if found is not None and found.step <= until:
             self._conclude_undetermined(found, leg)
             return True

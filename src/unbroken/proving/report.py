@@ -16,6 +16,7 @@ _SENTENCES = {
     NOTHING_PROVED: "No kill met the training after its first checkpoint: nothing was resumed. Save more often, or train longer.",
 }
 _SHOWN = 5
+_WIDEST = 110
 _LEFT_OUT = "Wall-clock values (time/fps, time/time_elapsed, Monitor's episode times) are left out by name."
 
 Row = tuple[str, str]
@@ -47,13 +48,19 @@ def summary(proof: Proof) -> list[Row]:
             f" ({again:.1f} s of training done again, {sum(seconds) / len(seconds) - again:.1f} s to start and resume)"
         )
     compared = proof.compared
-    return [
+    rows = [
         ("command", proof.command),
         ("steps", f"{proof.steps:,}, undisturbed in {human_seconds(proof.training_seconds)}"),
         ("deterministic", _determinism(proof)),
-        ("kills (SIGKILL)", f"{len(kills)} of {proof.wish.kills}, {_in_rollout(proof)} of them in mid-rollout"),
-        ("steps repeated", f"{sum(kill.steps_repeated for kill in kills):,}"),
-        ("time lost", lost),
+    ]
+    if kills:
+        rows += [
+            ("kills (SIGKILL)", f"{len(kills)} of {proof.wish.kills}, {_in_rollout(proof)} of them in mid-rollout"),
+            ("steps repeated", f"{sum(kill.steps_repeated for kill in kills):,}"),
+            ("time lost", lost),
+        ]
+    return [
+        *rows,
         ("compared", f"{compared.steps:,} steps, {compared.logged:,} logged values, {compared.cuts} whole states"),
         ("components", ", ".join(sorted(compared.components)) or "-"),
         ("whole proof", human_seconds(proof.seconds)),
@@ -88,15 +95,21 @@ def _divergence_lines(proof: Proof) -> list[str]:
     where = f"step {found.step:,}, {found.when}"
     if proof.verdict == DIVERGED:
         where += f"; leg {found.leg}, which resumed at step {found.began_at:,}"
-    lines = [where, *(line for one in found.differences[:_SHOWN] for line in _difference_lines(one, proof))]
-    more = len(found.differences) - _SHOWN
+    by_component = {one.component: one for one in reversed(found.differences)}
+    shown = [one for one in found.differences if by_component[one.component] is one][:_SHOWN]
+    lines = [where, *(line for one in shown for line in _difference_lines(one, proof))]
+    more = len(found.differences) - len(shown)
     return [*lines, f"and {more:,} more values there"] if more > 0 else lines
 
 
 def _difference_lines(one: Difference, proof: Proof) -> Iterable[str]:
     first, second = ("first time", "again") if proof.verdict == NOT_DETERMINISTIC else ("undisturbed", "resumed")
     name = one.component if one.component == one.name else f"{one.component}: {one.name}"
-    return (name, f"  {first + ':':<13}{one.undisturbed}", f"  {second + ':':<13}{one.resumed}")
+    return (name, f"  {first + ':':<13}{_cut(one.undisturbed)}", f"  {second + ':':<13}{_cut(one.resumed)}")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _WIDEST else f"{text[:_WIDEST]}..."
 
 
 def _cause_lines(proof: Proof) -> Iterable[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -82,9 +83,24 @@ and model.learn(..., callback=checkpoints)"""
 
 
 def _mentions_unbroken(script: Path) -> bool:
-    """Whether the script, or a module beside it, names the package."""
-    beside = [script, *script.parent.glob("*.py")]
-    return any("unbroken" in path.read_text(encoding="utf-8", errors="replace") for path in beside[:200])
+    """Whether the script, or a module beside it that it imports, directly or over others, names the package."""
+    waiting, seen = [script], {script}
+    while waiting:
+        text = waiting.pop().read_text(encoding="utf-8", errors="replace")
+        if re.search(r"\b(import|from) +unbroken\b|import_module\(", text):
+            return True
+        named = {
+            name
+            for line in re.findall(r"^\s*(?:from|import) +([^#\n]+)", text, re.M)
+            for name in re.findall(r"\w+", line)
+        }
+        # a package's modules count as imported with it
+        found = [
+            path for name in named for path in (script.parent / f"{name}.py", *(script.parent / name).glob("*.py"))
+        ]
+        waiting += [path for path in found if path.is_file() and path not in seen]
+        seen.update(found)
+    return False
 
 
 def target_command(target: str, arguments: Sequence[str], copied: Sequence[str] = ()) -> Command:
