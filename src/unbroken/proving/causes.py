@@ -60,6 +60,11 @@ class Hidden:
         used_by = next((role for role in ("environment", "callback", "schedule") if role in self.roles), "script")
         return _KINDS.get(self.kind) or _ROLES[used_by]
 
+    @property
+    def is_used(self) -> bool:
+        """Whether it is certain to matter: a plain value of the script that no code of a part names is perhaps a mark or a count."""
+        return self.cause != SCRIPT
+
     def __str__(self) -> str:
         used = " and ".join(f"the {role}" for role in self.roles if role != "script")
         values = f"undisturbed {self.difference.undisturbed}, here {self.difference.resumed}"
@@ -101,9 +106,10 @@ def likely_causes(evidence: Evidence) -> list[Cause]:
 
 
 def _lost(evidence: Evidence) -> list[Cause]:
-    found = _from_hidden(evidence)
-    found += _from_threads(evidence)
+    used = [one for one in evidence.hidden if one.is_used]
+    found = _from_hidden(evidence, used) + thread_causes(evidence.threads)
     found += _from_clocks(evidence) if not found else []
+    found += _from_hidden(evidence, evidence.hidden) if not found else []
     found += _from_missing(evidence) if not found else []
     first = evidence.divergence.differences[0]
     if not found and evidence.divergence.right_after_resume:
@@ -122,20 +128,21 @@ def _undetermined(evidence: Evidence) -> list[Cause]:
     drawn = [one for one in evidence.divergence.differences if "generators" in one.component]
     if drawn and evidence.divergence.step == 0:
         found.append(_cause(SEED, f"before the first step {drawn[0].name} differs already"))
-    return [*found, *clocks, *_from_threads(evidence)]
+    return [*found, *clocks, *thread_causes(evidence.threads)]
 
 
-def _from_hidden(evidence: Evidence) -> list[Cause]:
+def _from_hidden(evidence: Evidence, hidden: Sequence[Hidden]) -> list[Cause]:
     of_environment = evidence.divergence.differences[0].component in _OF_THE_ENVIRONMENT
 
     def rank(one: Hidden) -> tuple[bool, int]:
         return of_environment and "environment" not in one.roles, _RANK.index(one.cause)
 
-    return [_cause(one.cause, str(one)) for one in sorted(evidence.hidden, key=rank)]
+    return [_cause(one.cause, str(one)) for one in sorted(hidden, key=rank)]
 
 
-def _from_threads(evidence: Evidence) -> list[Cause]:
-    twin, other = evidence.threads
+def thread_causes(threads: tuple[int, int]) -> list[Cause]:
+    """A cause if two trainings computed with different numbers of threads."""
+    twin, other = threads
     return [_cause(THREADS, f"{twin} in the undisturbed training, {other} in the other")] if twin != other else []
 
 

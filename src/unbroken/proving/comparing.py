@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from unbroken.proving.reading import Event, Leg
+from unbroken.proving.reading import Event, Index, Leg
 
 _COMPONENTS = (
     (r"tensors\.[^ ]*optimizer", "optimizer"),
@@ -81,19 +81,16 @@ def component_of(name: str) -> str:
     return next((part for pattern, part in _COMPONENTS if re.match(pattern, name)), "other state")
 
 
-def first_divergence(twin: Leg, leg: Leg, number: int, compared: Compared | None = None) -> Divergence | None:
+def first_divergence(twin: Index, leg: Leg, number: int, compared: Compared) -> Divergence | None:
     """The first event of `leg` that is not the same in `twin`, None if all that both have agree."""
-    events = dict(twin.keyed())
-    compared = compared if compared is not None else Compared()
-    began_at = leg.first_step or 0
-    for key, event in leg.keyed():
-        other = events.get(key)
-        if other is None:
-            continue
-        found = tuple(_differences(other, event, compared))
+    cuts = 0
+    for key, _, event in leg.events():
+        cuts += event["event"] == "cut"
+        other = twin.find(key)
+        found = tuple(_differences(other, event, compared)) if other is not None else ()
         if found:
-            first = event is next(iter(leg.cuts()), None)
-            return Divergence(number, event["step"], _when(event), began_at, found, first and number > 1)
+            at_once = event["event"] == "cut" and cuts == 1 and number > 1
+            return Divergence(number, event["step"], _when(event), leg.first_step or 0, found, at_once)
     return None
 
 
@@ -108,10 +105,14 @@ def hidden_differences(twin: Event, resumed: Event) -> list[tuple[str, dict[str,
     return found
 
 
-def matching_cut(twin: Leg, leg: Leg) -> tuple[Event, Event] | None:
-    """The first cut that both have: right after the resume, if the twin has traced its state there."""
-    cuts = {key: event for key, event in twin.keyed() if event["event"] == "cut"}
-    return next(((cuts[key], event) for key, event in leg.keyed() if key in cuts), None)
+def matching_cuts(twin: Leg, leg: Leg) -> Iterator[tuple[Event, Event]]:
+    """Whole states that both have; the first is right after the resume, if the twin has traced its state there."""
+    cuts = {_place(event): event for event in twin.cuts}
+    yield from ((cuts[_place(event)], event) for event in leg.cuts if _place(event) in cuts)
+
+
+def _place(cut: Event) -> tuple[Any, ...]:
+    return cut["call"], cut["step"], cut["cut"]
 
 
 def _when(event: Event) -> str:

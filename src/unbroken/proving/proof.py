@@ -8,16 +8,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unbroken.proving.causes import Cause, Evidence, Hidden, likely_causes
+from unbroken.proving.causes import Cause, Evidence, Hidden, likely_causes, thread_causes
 from unbroken.proving.comparing import (
     Compared,
     Difference,
     Divergence,
     first_divergence,
     hidden_differences,
-    matching_cut,
+    matching_cuts,
 )
-from unbroken.proving.reading import Leg
+from unbroken.proving.reading import Index, Leg
 from unbroken.proving.running import Kill, Killed, Runner
 from unbroken.proving.stage import Command
 
@@ -103,6 +103,7 @@ class _Prover:
         """The whole proof."""
         self._say("1 of 3: the undisturbed twin")
         self._twin = self._runner.undisturbed()
+        self._index = Index(self._twin)
         self._proof = Proof(self._command.text, NOTHING_PROVED, self._wish, self._twin.step)
         self._proof.training_seconds = _seconds(self._twin)
         self._say(
@@ -119,7 +120,7 @@ class _Prover:
         leg = self._runner.repeated(until)
         self._repeats.append(leg)
         self._proof.repeated_until = max(self._proof.repeated_until, min(leg.step, self._twin.step))
-        found = first_divergence(self._twin, leg, 1, self._proof.compared)
+        found = first_divergence(self._index, leg, 1, self._proof.compared)
         if found is not None and found.step <= until:
             self._conclude_undetermined(found, leg)
             return True
@@ -142,6 +143,7 @@ class _Prover:
             found = _of_the_trained(hidden)
         self._say_gaps(killed, hidden if found is None else ())
         if found is None:
+            proof.notes += [f"{cause.name} without consequence: {cause.seen}" for cause in self._other_threads(killed)]
             resumed = any(kill.resumed_at > 0 for kill in killed.kills)
             proof.verdict = IDENTICAL if resumed and killed.kills else NOTHING_PROVED
             return
@@ -159,7 +161,7 @@ class _Prover:
 
     def _first(self, killed: Killed) -> Divergence | None:
         for number, leg in enumerate(killed.legs, start=1):
-            found = first_divergence(self._twin, leg, number, self._proof.compared)
+            found = first_divergence(self._index, leg, number, self._proof.compared)
             if found is not None:
                 return found
         return None
@@ -178,24 +180,25 @@ class _Prover:
 
     def _differing_in(self, leg: Leg, restless: Collection[str]) -> Iterator[Hidden]:
         """Places that differ at the first state that a leg shares with the twin, without those that no two trainings share."""
-        pair = matching_cut(self._twin, leg)
+        pair = next(matching_cuts(self._twin, leg), None)
         for place, entry, difference in hidden_differences(*pair) if pair else ():
             if place not in restless:
                 yield Hidden(place, entry["kind"], tuple(entry["roles"]), difference, pair[1]["step"] if pair else 0)
 
     def _restless(self, leg: Leg) -> set[str]:
-        twin = {key: event for key, event in self._twin.keyed() if event["event"] == "cut"}
-        pairs = [(twin[key], event) for key, event in leg.keyed() if key in twin]
-        return {place for pair in pairs for place, _, _ in hidden_differences(*pair)}
+        return {place for pair in matching_cuts(self._twin, leg) for place, _, _ in hidden_differences(*pair)}
 
     def _clocks(self) -> tuple[dict[str, str], ...]:
-        return tuple(one for cut in self._twin.cuts() for one in cut.get("clocks", ()))
+        return tuple(one for cut in self._twin.cuts for one in cut.get("clocks", ()))
 
     def _threads(self, leg: Leg) -> tuple[int, int]:
         """In the twin and in a leg, at the first states where they differ."""
-        twin = {key: event for key, event in self._twin.keyed() if event["event"] == "cut"}
-        pairs = [(twin[key]["threads"], event["threads"]) for key, event in leg.keyed() if key in twin]
+        pairs = [(twin["threads"], event["threads"]) for twin, event in matching_cuts(self._twin, leg)]
         return next((pair for pair in pairs if pair[0] != pair[1]), (1, 1))
+
+    def _other_threads(self, killed: Killed) -> list[Cause]:
+        pairs = dict.fromkeys(self._threads(leg) for leg in killed.legs)
+        return [cause for pair in pairs for cause in thread_causes(pair)]
 
     def _say_gaps(self, killed: Killed, hidden: Iterable[tuple[int, Hidden]]) -> None:
         proof = self._proof
@@ -212,16 +215,16 @@ class _Prover:
 
 def _early_step(twin: Leg) -> int:
     """A quarter of the way, and far enough to see some learning."""
-    cuts: list[int] = [cut["step"] for cut in twin.cuts()]
+    cuts: list[int] = [cut["step"] for cut in twin.cuts]
     return min(twin.step, max(int(_EARLY_PART * twin.step), cuts[min(_EARLY_CUTS, len(cuts)) - 1]))
 
 
 def _seconds(leg: Leg) -> float:
-    return float(leg.events[-1]["at"] - leg.events[0]["at"])
+    return (leg.ended_at or 0.0) - (leg.began_at or 0.0)
 
 
 def _missing(legs: Iterable[Leg]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(what for leg in legs for cut in leg.cuts() for what in cut["missing"]))
+    return tuple(dict.fromkeys(what for leg in legs for cut in leg.cuts for what in cut["missing"]))
 
 
 def _failed(killed: Killed) -> Divergence:

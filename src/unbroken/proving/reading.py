@@ -1,8 +1,9 @@
-"""Traces read back: one leg is what one process has written, followed while it grows."""
+"""Traces read back: one leg is what one process has written, followed while it grows. Steps stay on disk; they may be millions."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,29 +16,34 @@ Key = tuple[Any, ...]
 
 @dataclass
 class Leg:
-    """The events of one process in their order; a torn last line is left out."""
+    """The trace of one process as far as it has been read; a torn last line is left out.
 
-    events: list[Event] = field(default_factory=list)
+    `step` is the newest one, `cuts` are the whole states; times are seconds since the epoch, None before there are any.
+    """
 
-    @property
-    def step(self) -> int:
-        """The newest step, 0 before the first."""
-        return next((e["step"] for e in reversed(self.events) if e["event"] == "step"), self.first_step or 0)
+    path: Path | None = None
+    step: int = 0
+    newest: str = ""
+    cuts: list[Event] = field(default_factory=list)
+    began_at: float | None = None
+    stepped_at: float | None = None
+    ended_at: float | None = None
+    _place: int = 0
 
     @property
     def first_step(self) -> int | None:
         """Where the process began: the step of its first cut, None before that."""
-        return next((e["step"] for e in self.events if e["event"] == "cut"), None)
+        return self.cuts[0]["step"] if self.cuts else None
 
-    def cuts(self) -> list[Event]:
-        """The events that hold a whole state."""
-        return [e for e in self.events if e["event"] == "cut"]
+    def read_on(self) -> None:
+        """Take in what has been written since the last time."""
+        for _, event in self._lines(self._place):
+            self._note(event)
 
-    def keyed(self) -> list[tuple[Key, Event]]:
-        """Events under names that are the same in another process that comes by the same place."""
-        found: list[tuple[Key, Event]] = []
+    def events(self) -> Iterator[tuple[Key, int, Event]]:
+        """All events but beginnings, with their places in the file, by names that are the same in every process that comes by."""
         rows: dict[Key, int] = {}
-        for event in self.events:
+        for offset, event in self._lines(0):
             kind = event["event"]
             if kind == "begin":
                 continue
@@ -46,32 +52,68 @@ class Leg:
                 # a callback may log at a step that the training logs at too
                 rows[key] = rows.get(key, -1) + 1
                 key = (*key, rows[key])
-            found.append((key, event))
-        return found
+            yield key, offset, event
+
+    def _lines(self, place: int) -> Iterator[tuple[int, Event]]:
+        if self.path is None:
+            return
+        with self.path.open("rb") as file:
+            file.seek(place)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                yield place, json.loads(line)
+                place += len(line)
+                self._place = max(self._place, place)
+
+    def _note(self, event: Event) -> None:
+        self.newest = event["event"]
+        self.began_at = self.began_at or event["at"]
+        self.ended_at = event["at"]
+        if self.newest == "cut":
+            self.cuts.append(event)
+        if self.newest in ("cut", "step"):
+            self.step = event["step"]
+        if self.newest == "step":
+            self.stepped_at = self.stepped_at or event["at"]
+
+
+class Index:
+    """Finds the events of a complete leg by their names."""
+
+    def __init__(self, leg: Leg) -> None:
+        self._path = leg.path
+        self._places = {_short(key): offset for key, offset, _ in leg.events()}
+
+    def find(self, key: Key) -> Event | None:
+        """The event of that name, None if there is none."""
+        offset = self._places.get(_short(key))
+        if offset is None or self._path is None:
+            return None
+        with self._path.open("rb") as file:
+            file.seek(offset)
+            event: Event = json.loads(file.readline())
+            return event
+
+
+def _short(key: Key) -> Key | int:
+    # a number takes a quarter of the memory of a name, and nearly all events are steps
+    return key[0] << 48 | key[2] if key[1] == "step" else key
 
 
 class Follower:
-    """Reads what is new in the trace of the newest process in a folder; cheap enough to be polled."""
+    """Follows the next process that begins a trace in a folder; cheap enough to be polled."""
 
     def __init__(self, folder: Path) -> None:
         self._known = set(_files(folder))
         self._folder = folder
-        self._path: Path | None = None
-        self._place = 0
         self.leg = Leg()
 
     def poll(self) -> Leg:
         """The leg as it stands now."""
-        if self._path is None:
-            new = [path for path in _files(self._folder) if path not in self._known]
-            if not new:
-                return self.leg
-            self._path = new[0]
-        with self._path.open("rb") as file:
-            file.seek(self._place)
-            complete, newline, _ = file.read().rpartition(b"\n")
-        self._place += len(complete) + len(newline)
-        self.leg.events += [json.loads(line) for line in complete.splitlines()]
+        if self.leg.path is None:
+            self.leg.path = next((path for path in _files(self._folder) if path not in self._known), None)
+        self.leg.read_on()
         return self.leg
 
 

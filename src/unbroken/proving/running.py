@@ -110,7 +110,7 @@ class Runner:
     def _wait_for(self, process: TrainingProcess, follower: Follower, moment: int | None) -> None:
         while process.running:
             leg = follower.poll()
-            if moment is not None and leg.events and leg.first_step is not None and leg.step >= moment:
+            if moment is not None and leg.first_step is not None and leg.step >= moment:
                 return
             time.sleep(_POLL_SECONDS)
 
@@ -146,7 +146,7 @@ class Runner:
     def _require_sound(self, code: int, process: TrainingProcess, leg: Leg) -> None:
         if code not in _ENDS:
             raise UsageError(f"without any kill the training ends with exit code {code}:\n{process.last_lines()}")
-        if not leg.cuts():
+        if not leg.cuts:
             raise UsageError(HOW_TO_ADD.format(script=self._command.name))
 
 
@@ -167,12 +167,12 @@ def _moments(twin: Leg, kills: int, chance: random.Random) -> list[int]:
 
 def _seconds_per_cut(twin: Leg) -> float:
     """From one traced state to the next: a delay of up to this may end in any part of an iteration."""
-    cuts = twin.cuts()
+    cuts = twin.cuts
     return float(cuts[-1]["at"] - cuts[0]["at"]) / max(1, len(cuts) - 1)
 
 
 def _during(leg: Leg) -> str:
-    return "in mid-rollout" if leg.events and leg.events[-1]["event"] == "step" else "between rollouts"
+    return "in mid-rollout" if leg.newest == "step" else "between rollouts"
 
 
 def _failure(code: int, process: TrainingProcess) -> str:
@@ -183,14 +183,13 @@ def _kills(legs: list[Leg], ends: list[float]) -> tuple[Kill, ...]:
     """What each kill cost, from the traces on both sides of it."""
     found = []
     for k, (before, after) in enumerate(itertools.pairwise(legs)):
-        step = before.step
-        if after.first_step is None:
-            continue
         resumed = after.first_step
-        known = [e["at"] for leg in legs[: k + 1] for e in leg.cuts() if e["step"] == resumed]
-        training = [e["at"] for e in before.events[:1]]
-        # beyond an earlier leg nothing of this one's was repeated
-        began = max([*known[-1:], *training]) if known or training else ends[k]
-        start = next((e["at"] for e in after.events if e["event"] == "step"), ends[k])
-        found.append(Kill(step, _during(before), resumed, step - resumed, ends[k] - began, start - ends[k]))
+        if resumed is None:
+            continue
+        known = [cut["at"] for leg in legs[: k + 1] for cut in leg.cuts if cut["step"] == resumed]
+        # what an earlier leg did was repeated by this one already
+        began = max([ends[k] if before.began_at is None else before.began_at, *known[-1:]])
+        start = ends[k] if after.stepped_at is None else after.stepped_at
+        repeated = before.step - resumed
+        found.append(Kill(before.step, _during(before), resumed, repeated, ends[k] - began, start - ends[k]))
     return tuple(found)
