@@ -62,7 +62,7 @@ class Hidden:
 
     @property
     def is_used(self) -> bool:
-        """Whether it is certain to matter: a plain value of the script that no code of a part names is perhaps a mark or a count."""
+        """Whether it probably matters: a plain value of the script that no part's code names may be a mark or a count."""
         return self.cause != SCRIPT
 
     def __str__(self) -> str:

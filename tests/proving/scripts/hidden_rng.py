@@ -35,5 +35,7 @@ class Noisy(gymnasium.ObservationWrapper):
 
 checkpoints = RotatingCheckpointCallback(save_freq=64, save_path="checkpoints", name_prefix="model")
 env = Noisy(gymnasium.make("CartPole-v1"))
-model = resume_or_create(PPO, "MlpPolicy", env, checkpoints, seed=3, n_steps=64, batch_size=64, n_epochs=1, device="cpu")
+model = resume_or_create(
+    PPO, "MlpPolicy", env, checkpoints, seed=3, n_steps=64, batch_size=64, n_epochs=1, device="cpu"
+)
 model.learn(512, callback=checkpoints)

@@ -40,6 +40,8 @@ class Annealing(BaseCallback):
 
 env = VecNormalize(DummyVecEnv([lambda: Noisy(gymnasium.make("CartPole-v1"))]))
 checkpoints = RotatingCheckpointCallback(save_freq=64, save_path="checkpoints", name_prefix="sound")
-model = resume_or_create(PPO, "MlpPolicy", env, checkpoints, seed=3, n_steps=64, batch_size=64, n_epochs=2, device="cpu")
+model = resume_or_create(
+    PPO, "MlpPolicy", env, checkpoints, seed=3, n_steps=64, batch_size=64, n_epochs=2, device="cpu"
+)
 model.learn(640, callback=[Annealing(), checkpoints])
 model.save("sound_final")
