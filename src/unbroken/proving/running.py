@@ -24,6 +24,7 @@ _ENDS = (0, 4, 75)
 # kills are spread over this part of the way: the last of them must not meet a training that has just ended
 _LAST_KILL = 0.95
 _LONGEST_DELAY = 2.0
+_LONGEST_TEMPORARY = 60
 
 
 @dataclass(frozen=True)
@@ -136,12 +137,21 @@ class Runner:
     def _process(self, name: str, where: Path) -> Iterator[tuple[TrainingProcess, Follower]]:
         trace = self._folder / name / "trace"
         follower = Follower(trace)
-        variables = {tracing.FOLDER: str(trace), **({tracing.LIMIT: str(self._steps)} if self._steps else {})}
+        variables = {tracing.FOLDER: str(trace), **self._temporary()}
+        if self._steps:
+            variables[tracing.LIMIT] = str(self._steps)
         with TrainingProcess(self._command.words(where), variables, folder=where, threads=None) as process:
             try:
                 yield process, follower
             finally:
                 end_group(process)
+
+    def _temporary(self) -> dict[str, str]:
+        """Where the trainings leave their temporary files, which a killed one never removes."""
+        place = self._folder / "temporary"
+        place.mkdir(exist_ok=True)
+        # worker processes make sockets there, whose paths may have some 100 bytes
+        return {"TMPDIR": str(place)} if len(os.fsencode(place)) <= _LONGEST_TEMPORARY else {}
 
     def _require_sound(self, code: int, process: TrainingProcess, leg: Leg) -> None:
         if code not in _ENDS:
