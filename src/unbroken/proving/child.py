@@ -70,10 +70,8 @@ def run_script(path: str, arguments: list[str]) -> None:
 
 def run_command(arguments: list[str]) -> None:
     """Run `unbroken train arguments`."""
-    from unbroken.cli import main as command
-
     sys.argv = ["unbroken", "train", *arguments]
-    command()
+    runpy.run_module("unbroken", run_name="__main__")
 
 
 def main() -> None:
