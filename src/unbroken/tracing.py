@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import itertools
 import json
 import os
+import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +25,7 @@ _CUTS = 200
 _SHOWN_ITEMS = 8
 _MOST_SHOWN = 160
 _MANY = 32
+_INDEX = re.compile(r"\[[^\]]*\]")
 # a part of the time that capturing for the trace may take before cuts are traced more rarely
 _CAPTURE_SHARE = 0.3
 
@@ -141,33 +142,35 @@ def digest(value: Any) -> Digest:
 
 
 def collapsed(state: Any) -> dict[str, Digest]:
-    """Digests of all leaves of a state by name; long lists of small values become one digest each."""
+    """Digests of all leaves of a state by name; a container of more than a few items, as a history, has one for all of them."""
     from unbroken.capture.comparison import leaves
 
     found = [(name, digest(value)) for name, value in leaves(state)]
-    result: dict[str, Digest] = {}
-    for head, group in itertools.groupby(found, key=lambda item: item[0].partition("[")[0]):
-        members = list(group)
-        if len(members) <= _MANY:
-            result.update(members)
-        else:
-            _add_parts(result, head, members)
-    return result
+    many = _long_containers(name for name, _ in found)
+    homes: dict[str, list[tuple[str, Digest]]] = {}
+    for name, one in found:
+        homes.setdefault(_home(name, many), []).append((name, one))
+    return {home: members[0][1] if home == members[0][0] else _of_all(members) for home, members in homes.items()}
 
 
-def _add_parts(result: dict[str, Digest], head: str, members: list[tuple[str, Digest]]) -> None:
-    """One digest for each first index below `head`, or for all of them where there are many."""
-    parts = {name: list(group) for name, group in itertools.groupby(members, key=lambda item: _first_index(item[0]))}
-    groups = parts if len(parts) <= _MANY else {f"{head}[...]": members}
-    for name, group in groups.items():
-        whole = _hash("".join(f"{n}{d[0]}" for n, d in group).encode())
-        # what was added last is where long lists differ
-        result[name] = [whole, f"{len(group)} values, the last {group[-1][1][1]}"]
+def _long_containers(names: Iterable[str]) -> frozenset[str]:
+    items: dict[str, set[str]] = {}
+    for name in names:
+        for index in _INDEX.finditer(name):
+            items.setdefault(name[: index.start()], set()).add(index[0])
+    return frozenset(container for container, indices in items.items() if len(indices) > _MANY)
 
 
-def _first_index(name: str) -> str:
-    head, bracket, rest = name.partition("[")
-    return f"{head}{bracket}{rest.partition(']')[0]}]" if bracket else head
+def _home(name: str, many: frozenset[str]) -> str:
+    """The name under which a leaf's digest is kept: its own, or that of the outermost long container around it."""
+    heads = (name[: index.start()] for index in _INDEX.finditer(name))
+    return next((f"{head}[...]" for head in heads if head in many), name)
+
+
+def _of_all(members: list[tuple[str, Digest]]) -> Digest:
+    whole = _hash("".join(f"{name}{one[0]}" for name, one in members).encode())
+    # what was added last is where long lists differ
+    return [whole, f"{len(members)} values, the last {members[-1][1][1]}"]
 
 
 def _hash(raw: bytes) -> str:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from unbroken.proving.census import clock_readers, hidden_state
-from unbroken.tracing import Owners, Trace
+from unbroken.tracing import Owners, Trace, collapsed
 
 SHARED = {"random": np.random.default_rng(1)}
 COUNT = 0
@@ -139,3 +139,13 @@ def test_two_processes_trace_the_same_cuts_even_where_one_holds_back(tmp_path):
     chosen = [[step for step in cuts if trace.is_due(step)] for trace in (every, rarely)]
     assert set(chosen[1]) < set(chosen[0])
     assert 90 < len(chosen[1]) < len(chosen[0]) <= 201
+
+
+def test_long_containers_have_one_digest_and_short_ones_keep_their_names():
+    """A18: a history of a callback must not make a trace long, and normalisation in a list of layers must keep its name."""
+    state = {"history": list(range(1000)), "layers": [{"mean": 1.0, "rows": list(range(100))}, {"mean": 2.0}]}
+    short = collapsed(state)
+    assert list(short) == ["history[...]", "layers[0].mean", "layers[0].rows[...]", "layers[1].mean"]
+    assert short["history[...]"][1] == "1000 values, the last 999"
+    changed_early = collapsed({**state, "history": [5, *range(1, 1000)]})
+    assert [name for name in short if short[name] != changed_early[name]] == ["history[...]"]
