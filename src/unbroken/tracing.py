@@ -61,15 +61,15 @@ class Trace:
         path = folder / f"{time.time_ns():020d}-{os.getpid()}{SUFFIX}"
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self.limit = int(limit) if limit else None
-        self._call = 0
+        self._call = ""
         self._every = 1
         self._previous: int | None = None
         self._capturing = 0.0
         self._started = time.monotonic()
         self._clocks_said = False
 
-    def begin(self, call: int, goal: int) -> None:
-        """A loop begins or goes on: the `call`-th of the script, from 0, which is to end at step `goal`."""
+    def begin(self, call: str, goal: int) -> None:
+        """A loop begins or goes on, which is to end at step `goal`; `call` is its name in every process of the script."""
         self._call, self._previous = call, None
         self._every = max(1, min(goal, self.limit or goal) // _CUTS)
         self._write("begin", goal=goal)

@@ -15,7 +15,7 @@ def leg(tmp_path):
     def make(name, *events, tail=""):
         path = tmp_path / f"{name}{SUFFIX}"
         rows = [
-            json.dumps({"event": event, "call": 0, "step": step, "at": float(at), **content})
+            json.dumps({"event": event, "call": "a#0", "step": step, "at": float(at), **content})
             for at, (event, step, content) in enumerate(events)
         ]
         path.write_text("".join(f"{row}\n" for row in rows) + tail)

@@ -133,7 +133,7 @@ def test_two_processes_trace_the_same_cuts_even_where_one_holds_back(tmp_path):
     """A18: which cuts are traced follows from steps; a process that finds them dear leaves out some, and adds none."""
     every, rarely = Trace(tmp_path), Trace(tmp_path)
     for trace in (every, rarely):
-        trace.begin(0, 100_000)
+        trace.begin("a#0", 100_000)
     rarely._hold_back(5.0)
     cuts = range(0, 100_000, 64)
     chosen = [[step for step in cuts if trace.is_due(step)] for trace in (every, rarely)]

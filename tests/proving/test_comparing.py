@@ -13,7 +13,7 @@ from unbroken.proving.comparing import (
     hidden_differences,
     matching_cuts,
 )
-from unbroken.proving.reading import Follower, Index, Leg
+from unbroken.proving.reading import Follower, Index, Way
 from unbroken.proving.running import _kills, _moments
 
 
@@ -23,8 +23,8 @@ def diverged(twin, other, number=2):
 
 def test_a_torn_last_line_is_left_out_until_it_is_whole(leg, step):
     """A18: SIGKILL may tear the line that is being written."""
-    read = leg("one", step(1, reward=1), tail='{"event": "step", "call": 0, "st')
-    assert (read.step, [key for key, _, _ in read.events()]) == (1, [(0, "step", 1, "")])
+    read = leg("one", step(1, reward=1), tail='{"event": "step", "call": "a#0", "st')
+    assert (read.step, [key for key, _, _ in read.events()]) == (1, [("a#0", "step", 1, "")])
     with read.path.open("a") as file:
         file.write('ep": 2, "at": 1.0, "values": {}}\n')
     read.read_on()
@@ -101,19 +101,34 @@ def test_the_cost_of_a_kill_is_told_from_the_traces(leg, cut, step):
     """A18: seconds since the state was reached from which the next leg goes on, and until it makes its first step."""
     before = leg("1", cut(0, {}), step(1, a=1), cut(64, {}), step(65, a=1), step(66, a=1))
     after = leg("2", cut(64, {}), step(65, a=1))
-    (kill,) = _kills([before, after], [10.0, 20.0])
+    (kill,) = _kills([before, after], [10.0, 20.0], Way(before))
     assert (kill.step, kill.resumed_at, kill.steps_repeated) == (66, 64, 2)
     # the state of step 64 was event number 2, at second 2; the next leg's first step has second 1
     assert (kill.seconds_repeated, kill.seconds_to_resume) == (8.0, -9.0)
+
+
+def test_steps_are_counted_over_all_loops_of_a_script(leg, cut, step):
+    """A18: one model after the other, or a second learn() that counts from 0 again: the same step is not the same place."""
+    second = [
+        (event, number, {**content, "call": "b#0"}) for event, number, content in (cut(0, {}), step(50, reward=9))
+    ]
+    twin = leg("twin", cut(0, {}), step(100, reward=1), step(50, reward=1), step(100, reward=1), *second)
+    way = Way(twin)
+    assert (way.steps, way.at("a#0", 30), way.at("b#0", 30)) == (150, 30, 130)
+    assert way.passed(twin) == 150
+    other = leg("other", *second[:1], (*second[1][:2], {**second[1][2], "values": {"reward": ["8", "8"]}}))
+    found = first_divergence(Index(twin), other, 2, Compared(), way)
+    assert (found.call, found.step, found.passed) == ("b#0", 50, 150)
+    assert found.differences == (Difference("reward", "reward", "9", "8"),)
 
 
 def test_kills_are_spread_over_the_way_and_repeat_with_their_seed():
     """A18: seeded random moments."""
     import random
 
-    moments = _moments(Leg(step=1000), 10, random.Random(4))
-    assert moments == sorted(moments) == _moments(Leg(step=1000), 10, random.Random(4))
-    assert moments != _moments(Leg(step=1000), 10, random.Random(5))
+    moments = _moments(1000, 10, random.Random(4))
+    assert moments == sorted(moments) == _moments(1000, 10, random.Random(4))
+    assert moments != _moments(1000, 10, random.Random(5))
     assert 1 <= moments[0] <= 95
     assert 855 <= moments[-1] <= 950
 

@@ -199,6 +199,16 @@ def test_steps_limit_a_long_script_and_the_rest_is_said(prove):
     assert any("everything after step 256 (--steps 250)" in line for line in report["not_covered"])
 
 
+@pytest.mark.full
+def test_a_script_that_trains_two_models_is_proved_over_both(prove):
+    """A18: the same step of two models is not the same place; kills meet both."""
+    code, out, report = prove("two_models.py", kills=4)
+    assert code == 0, out
+    assert report["steps"] == 640
+    again = sum(kill["steps_repeated"] for kill in report["kills"])
+    assert report["compared"]["steps"] == report["steps"] + again + report["deterministic_until"]
+
+
 def test_a_plain_script_is_told_what_to_add(prove):
     """A18: two lines; it would train for ever, so it is not even started."""
     code, out, report = prove("plain.py")

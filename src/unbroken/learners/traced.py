@@ -47,7 +47,9 @@ def began(callback: KeeperCallback) -> None:
         return
     model = callback.model
     continuation = getattr(model, "_unbroken", None)
-    trace.begin(continuation.made - 1 if continuation else 0, model._total_timesteps)
+    number = continuation.made - 1 if continuation else 0
+    # a script may train one model after the other, each with checkpoints of its own
+    trace.begin(f"{getattr(callback, 'name_prefix', '')}#{number}", model._total_timesteps)
     formats = model.logger.output_formats
     if not any(isinstance(one, _LogFormat) for one in formats):
         formats.append(_LogFormat(trace))

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from unbroken.proving.reading import Event, Index, Leg
+from unbroken.proving.reading import Event, Index, Leg, Way
 
 _COMPONENTS = (
     (r"tensors\.[^ ]*optimizer", "optimizer"),
@@ -43,7 +43,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Divergence:
-    """The first place at which a leg is not the twin's: step, where in the loop, and all that differs there."""
+    """The first place at which a leg is not the twin's: step, where in the loop, and all that differs there.
+
+    `passed` counts steps over all loops of the script, of which `call` is one.
+    """
 
     leg: int
     step: int
@@ -51,6 +54,8 @@ class Divergence:
     began_at: int
     differences: tuple[Difference, ...]
     right_after_resume: bool = False
+    call: str = ""
+    passed: int = 0
 
     def plain(self) -> dict[str, Any]:
         """JSON-ready form with the first hundred differences."""
@@ -81,7 +86,9 @@ def component_of(name: str) -> str:
     return next((part for pattern, part in _COMPONENTS if re.match(pattern, name)), "other state")
 
 
-def first_divergence(twin: Index, leg: Leg, number: int, compared: Compared) -> Divergence | None:
+def first_divergence(
+    twin: Index, leg: Leg, number: int, compared: Compared, way: Way | None = None
+) -> Divergence | None:
     """The first event of `leg` that is not the same in `twin`, None if all that both have agree."""
     cuts = 0
     for key, _, event in leg.events():
@@ -90,7 +97,9 @@ def first_divergence(twin: Index, leg: Leg, number: int, compared: Compared) -> 
         found = tuple(_differences(other, event, compared)) if other is not None else ()
         if found:
             at_once = event["event"] == "cut" and cuts == 1 and number > 1
-            return Divergence(number, event["step"], _when(event), leg.first_step or 0, found, at_once)
+            step, call = event["step"], event["call"]
+            passed = way.at(call, step) if way is not None else step
+            return Divergence(number, step, _when(event), leg.first_step or 0, found, at_once, call, passed)
     return None
 
 

@@ -17,7 +17,7 @@ from unbroken.proving.comparing import (
     hidden_differences,
     matching_cuts,
 )
-from unbroken.proving.reading import Index, Leg
+from unbroken.proving.reading import Index, Leg, Way
 from unbroken.proving.running import Kill, Killed, Runner
 from unbroken.proving.stage import Command
 
@@ -104,24 +104,28 @@ class _Prover:
         self._say("1 of 3: the undisturbed twin")
         self._twin = self._runner.undisturbed()
         self._index = Index(self._twin)
-        self._proof = Proof(self._command.text, NOTHING_PROVED, self._wish, self._twin.step)
+        self._way = Way(self._twin)
+        self._proof = Proof(self._command.text, NOTHING_PROVED, self._wish, self._way.steps)
         self._proof.training_seconds = _seconds(self._twin)
-        self._say(
-            f"2 of 3: the beginning once more, to see that {self._twin.step:,} undisturbed steps are always the same"
-        )
-        if self._wanders(_early_step(self._twin)):
+        self._say("2 of 3: the beginning once more, to see that undisturbed steps are always the same")
+        if self._wanders(self._early_part()):
             return self._proof
         self._say(f"3 of 3: the training with {self._wish.kills} kills")
         self._judge(self._runner.killed(self._twin, self._wish.kills, self._wish.seed))
         return self._proof
 
+    def _early_part(self) -> int:
+        """A quarter of the way, and far enough to see some learning."""
+        some = self._twin.cuts[:_EARLY_CUTS][-1]
+        return min(self._way.steps, max(int(_EARLY_PART * self._way.steps), self._way.at(some["call"], some["step"])))
+
     def _wanders(self, until: int) -> bool:
-        """Whether a second undisturbed training differs from the first by a step; the proof then says so."""
+        """Whether a second undisturbed training differs from the first so far on the way; the proof then says so."""
         leg = self._runner.repeated(until)
         self._repeats.append(leg)
-        self._proof.repeated_until = max(self._proof.repeated_until, min(leg.step, self._twin.step))
-        found = first_divergence(self._index, leg, 1, self._proof.compared)
-        if found is not None and found.step <= until:
+        self._proof.repeated_until = max(self._proof.repeated_until, self._way.passed(leg))
+        found = first_divergence(self._index, leg, 1, self._proof.compared, self._way)
+        if found is not None and found.passed <= until:
             self._conclude_undetermined(found, leg)
             return True
         return False
@@ -151,7 +155,7 @@ class _Prover:
         # the first leg has not been resumed: where it differs, so do undisturbed trainings
         if found.leg == 1:
             self._conclude_undetermined(found, leg)
-        elif found.step <= proof.repeated_until or not self._wanders(found.step):
+        elif found.passed <= proof.repeated_until or not self._wanders(found.passed):
             proof.verdict, proof.divergence = DIVERGED, found
             lost = tuple(one for k, one in hidden if k <= found.leg)
             evidence = Evidence(
@@ -161,7 +165,7 @@ class _Prover:
 
     def _first(self, killed: Killed) -> Divergence | None:
         for number, leg in enumerate(killed.legs, start=1):
-            found = first_divergence(self._index, leg, number, self._proof.compared)
+            found = first_divergence(self._index, leg, number, self._proof.compared, self._way)
             if found is not None:
                 return found
         return None
@@ -211,12 +215,6 @@ class _Prover:
         if fresh:
             proof.notes.append(f"{len(fresh)} kills came before the first checkpoint: the training began anew")
         proof.notes += [f"differs after a resume, without consequence in what was compared: {one}" for _, one in hidden]
-
-
-def _early_step(twin: Leg) -> int:
-    """A quarter of the way, and far enough to see some learning."""
-    cuts: list[int] = [cut["step"] for cut in twin.cuts]
-    return min(twin.step, max(int(_EARLY_PART * twin.step), cuts[min(_EARLY_CUTS, len(cuts)) - 1]))
 
 
 def _seconds(leg: Leg) -> float:

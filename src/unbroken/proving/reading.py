@@ -18,11 +18,14 @@ Key = tuple[Any, ...]
 class Leg:
     """The trace of one process as far as it has been read; a torn last line is left out.
 
-    `step` is the newest one, `cuts` are the whole states; times are seconds since the epoch, None before there are any.
+    `step` is the newest one, `call` the loop that it belongs to, `calls` the first and newest step of each loop, `cuts` are the
+    whole states; times are seconds since the epoch, None before there are any.
     """
 
     path: Path | None = None
     step: int = 0
+    call: str = ""
+    calls: dict[str, list[int]] = field(default_factory=dict)
     newest: str = ""
     cuts: list[Event] = field(default_factory=list)
     began_at: float | None = None
@@ -73,9 +76,29 @@ class Leg:
         if self.newest == "cut":
             self.cuts.append(event)
         if self.newest in ("cut", "step"):
-            self.step = event["step"]
+            self.step, self.call = event["step"], event["call"]
+            self.calls.setdefault(self.call, [self.step, self.step])[1] = self.step
         if self.newest == "step":
             self.stepped_at = self.stepped_at or event["at"]
+
+
+class Way:
+    """The whole way of a training, over all loops of its script, as the undisturbed twin went it; steps of it are counted on."""
+
+    def __init__(self, twin: Leg) -> None:
+        self._begins: dict[str, int] = {}
+        self.steps = 0
+        for call, (first, last) in twin.calls.items():
+            self._begins[call] = self.steps - first
+            self.steps += last - first
+
+    def at(self, call: str, step: int) -> int:
+        """How far a step of a loop lies on the way; what the twin never came by lies at its end."""
+        return self._begins[call] + step if call in self._begins else self.steps
+
+    def passed(self, leg: Leg) -> int:
+        """How far a leg has come."""
+        return self.at(leg.call, leg.step) if leg.cuts else 0
 
 
 class Index:
@@ -83,11 +106,12 @@ class Index:
 
     def __init__(self, leg: Leg) -> None:
         self._path = leg.path
-        self._places = {_short(key): offset for key, offset, _ in leg.events()}
+        self._calls: dict[str, int] = {}
+        self._places = {self._short(key): offset for key, offset, _ in leg.events()}
 
     def find(self, key: Key) -> Event | None:
         """The event of that name, None if there is none."""
-        offset = self._places.get(_short(key))
+        offset = self._places.get(self._short(key))
         if offset is None or self._path is None:
             return None
         with self._path.open("rb") as file:
@@ -95,10 +119,10 @@ class Index:
             event: Event = json.loads(file.readline())
             return event
 
-
-def _short(key: Key) -> Key | int:
-    # a number takes a quarter of the memory of a name, and nearly all events are steps
-    return key[0] << 48 | key[2] if key[1] == "step" else key
+    def _short(self, key: Key) -> Key | int:
+        # a number takes a quarter of the memory of a name, and nearly all events are steps
+        call = self._calls.setdefault(key[0], len(self._calls))
+        return call << 48 | key[2] if key[1] == "step" else key
 
 
 class Follower:

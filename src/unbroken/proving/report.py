@@ -13,7 +13,8 @@ _SENTENCES = {
     IDENTICAL: "Killed and resumed, the training went the same way as undisturbed, bit for bit, wherever both were compared.",
     DIVERGED: "After a kill the resumed training went another way than the undisturbed one.",
     NOT_DETERMINISTIC: "Two undisturbed trainings differ already: it is not deterministic, so kills prove nothing.",
-    NOTHING_PROVED: "No kill met the training after its first checkpoint: nothing was resumed. Save more often, or train longer.",
+    NOTHING_PROVED: "No kill met the training after its first checkpoint: nothing was resumed. "
+    "Save more often, train longer, or make the model with resume_or_create.",
 }
 _SHOWN = 5
 _WIDEST = 110

@@ -15,7 +15,7 @@ from typing import Any
 
 from unbroken import tracing
 from unbroken.errors import UnbrokenError, UsageError
-from unbroken.proving.reading import Follower, Leg
+from unbroken.proving.reading import Follower, Leg, Way
 from unbroken.proving.stage import HOW_TO_ADD, Command
 from unbroken.testing.child import TrainingProcess
 
@@ -74,13 +74,14 @@ class Runner:
         leg = follower.poll()
         self._require_sound(code, process, leg)
         self._end = code
+        self._way = Way(leg)
         return leg
 
     def repeated(self, until: int) -> Leg:
-        """Run again, undisturbed, until a step is passed."""
+        """Run again, undisturbed, until so many steps of the whole way are passed."""
         self._repeats += 1
         with self._started(f"repeat-{self._repeats}") as (process, follower):
-            while process.running and follower.poll().step <= until:
+            while process.running and self._way.passed(follower.poll()) <= until:
                 time.sleep(_POLL_SECONDS)
             end_group(process)
         return follower.poll()
@@ -88,7 +89,7 @@ class Runner:
     def killed(self, twin: Leg, kills: int, seed: int) -> Killed:
         """Run with SIGKILLs at random moments, each followed by the same command in the same folder, to the end."""
         chance = random.Random(seed)
-        moments = _moments(twin, kills, chance)
+        moments = _moments(self._way.steps, kills, chance)
         delay = min(_LONGEST_DELAY, _seconds_per_cut(twin))
         where = self._place("killed")
         legs: list[Leg] = []
@@ -104,14 +105,14 @@ class Runner:
             legs.append(follower.poll())
             if code >= 0:
                 failure = None if code == self._end else _failure(code, process)
-                return Killed(tuple(legs), _kills(legs, ends), failure)
+                return Killed(tuple(legs), _kills(legs, ends, self._way), failure)
             self._say(f"kill {len(legs)} of {kills}: SIGKILL at step {legs[-1].step:,} ({_during(legs[-1])})")
         raise UnbrokenError("a training that nobody killed ended by a signal")
 
     def _wait_for(self, process: TrainingProcess, follower: Follower, moment: int | None) -> None:
         while process.running:
             leg = follower.poll()
-            if moment is not None and leg.first_step is not None and leg.step >= moment:
+            if moment is not None and leg.cuts and self._way.passed(leg) >= moment:
                 return
             time.sleep(_POLL_SECONDS)
 
@@ -169,9 +170,9 @@ def end_group(process: TrainingProcess) -> int:
     return process.kill()
 
 
-def _moments(twin: Leg, kills: int, chance: random.Random) -> list[int]:
-    """Steps from which on to kill, ascending: one at random in each of as many equal parts of the way."""
-    last = twin.step * _LAST_KILL
+def _moments(steps: int, kills: int, chance: random.Random) -> list[int]:
+    """Steps of the way from which on to kill, ascending: one at random in each of as many equal parts of it."""
+    last = steps * _LAST_KILL
     return [max(1, int((k + chance.random()) / kills * last)) for k in range(kills)]
 
 
@@ -189,17 +190,18 @@ def _failure(code: int, process: TrainingProcess) -> str:
     return f"the resumed training ended with exit code {code}:\n{process.last_lines()}"
 
 
-def _kills(legs: list[Leg], ends: list[float]) -> tuple[Kill, ...]:
+def _kills(legs: list[Leg], ends: list[float], way: Way) -> tuple[Kill, ...]:
     """What each kill cost, from the traces on both sides of it."""
     found = []
     for k, (before, after) in enumerate(itertools.pairwise(legs)):
-        resumed = after.first_step
-        if resumed is None:
+        if not after.cuts:
             continue
-        known = [cut["at"] for leg in legs[: k + 1] for cut in leg.cuts if cut["step"] == resumed]
+        call, resumed = after.cuts[0]["call"], after.cuts[0]["step"]
+        cuts = [cut for leg in legs[: k + 1] for cut in leg.cuts]
+        known = [cut["at"] for cut in cuts if (cut["call"], cut["step"]) == (call, resumed)]
         # what an earlier leg did was repeated by this one already
         began = max([ends[k] if before.began_at is None else before.began_at, *known[-1:]])
         start = ends[k] if after.stepped_at is None else after.stepped_at
-        repeated = before.step - resumed
+        repeated = way.passed(before) - way.at(call, resumed)
         found.append(Kill(before.step, _during(before), resumed, repeated, ends[k] - began, start - ends[k]))
     return tuple(found)
