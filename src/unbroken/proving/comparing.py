@@ -16,7 +16,7 @@ _COMPONENTS = (
     (r"state\.replay_buffer", "replay buffer"),
     (r"state\.rollout_buffer", "rollout buffer"),
     (r"state\.generators", "random number generators"),
-    (r"state\.environment\S*(obs_rms|ret_rms|returns)", "normalisation"),
+    (r"state\.environment\S*(obs_rms|ret_rms|\.returns)", "normalisation"),
     (r"state\.environment\S*(np_random|bit_generator|generator)", "environment's generators"),
     (r"state\.environment", "environment"),
     (r"state\.callbacks", "callbacks"),

@@ -213,7 +213,7 @@ class _Prover:
             proof.not_covered.append(f"{self._wish.kills - len(killed.kills)} kills: the training ended before them")
         fresh = [kill for kill in killed.kills if kill.resumed_at == 0]
         if fresh:
-            proof.notes.append(f"{len(fresh)} kills came before the first checkpoint: the training began anew")
+            proof.notes.append(f"{len(fresh)} of the kills came before the first checkpoint: the training began anew")
         proof.notes += [f"differs after a resume, without consequence in what was compared: {one}" for _, one in hidden]
 
 
