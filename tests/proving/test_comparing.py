@@ -12,6 +12,7 @@ from unbroken.proving.comparing import (
     first_divergence,
     hidden_differences,
     matching_cuts,
+    unseeded_workers,
 )
 from unbroken.proving.reading import Follower, Index, Way
 from unbroken.proving.running import _kills, _moments
@@ -89,6 +90,18 @@ def test_states_differ_by_component_and_a_lost_state_is_known_at_the_resume(leg,
 def test_leaves_are_named_as_parts_of_a_training(name, component):
     """A18: weights, optimizers, replay rows, normalisation, generators, environment, callbacks, logger, counters."""
     assert component_of(name) == component
+
+
+def test_generators_of_workers_that_nobody_seeds_are_told_from_a_difference(leg, cut, step):
+    """A18: they differ in every two processes, and as long as no step does, the training is the same."""
+    place = "state.environment.environments[0].process.python[1]"
+    twin = leg("twin", cut(0, {place: "1", "tensors.a": "1"}), step(1, reward=1))
+    other = leg("other", cut(0, {place: "2", "tensors.a": "1"}), step(1, reward=1))
+    assert diverged(twin, other).differences[0].component == "worker processes' generators"
+    assert unseeded_workers(twin, other) == {place}
+    assert first_divergence(Index(twin), other, 1, Compared(), None, {place}) is None
+    drawn = leg("drawn", cut(0, {place: "3", "tensors.a": "1"}), step(1, reward=2))
+    assert first_divergence(Index(twin), drawn, 1, Compared(), None, {place}).differences[0].component == "reward"
 
 
 def test_hidden_state_is_compared_where_both_have_it(leg, cut):
@@ -176,6 +189,7 @@ CLOCKS = (
         (evidence(WEIGHTS, at_once=True), causes.RESTORED, "tensors.policy.bias"),
         (evidence(WEIGHTS), causes.UNKNOWN, "weights differs first"),
         (evidence(WEIGHTS, resumed=False, hidden=(hidden("g.r", "generator"),)), causes.SEED, "g.r"),
+        (evidence(SEEN, resumed=False, unseeded_workers=True, clocks=CLOCKS), causes.SEED, "worker processes"),
         (evidence(WEIGHTS, failure="exit code 1", hidden=(hidden("g.o", "optimizer"),)), causes.FAILED, "exit code 1"),
     ],
 )

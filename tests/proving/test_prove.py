@@ -209,6 +209,14 @@ def test_a_script_that_trains_two_models_is_proved_over_both(prove):
     assert report["compared"]["steps"] == report["steps"] + again + report["deterministic_until"]
 
 
+@pytest.mark.full
+def test_a_script_with_worker_processes_is_proved_identical(prove):
+    """A18: the workers die with the training; their unseeded global generators are said and not called a divergence."""
+    code, out, report = prove("workers.py")
+    assert code == 0, out
+    assert any("generators of worker processes" in line for line in report["not_covered"])
+
+
 def test_a_plain_script_is_told_what_to_add(prove):
     """A18: two lines; it would train for ever, so it is not even started."""
     code, out, report = prove("plain.py")

@@ -82,6 +82,7 @@ class Evidence:
     threads: tuple[int, int] = (1, 1)
     missing: tuple[str, ...] = ()
     failure: str | None = None
+    unseeded_workers: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,8 @@ def _undetermined(evidence: Evidence) -> list[Cause]:
     generators = [one for one in evidence.hidden if one.kind == "generator"]
     clocks = _from_clocks(evidence)
     found = [_cause(SEED, str(one)) for one in generators]
+    if evidence.unseeded_workers:
+        found.append(_cause(SEED, "the global generators of the worker processes begin differently each time"))
     drawn = [one for one in evidence.divergence.differences if "generators" in one.component]
     if drawn and evidence.divergence.step == 0:
         found.append(_cause(SEED, f"before the first step {drawn[0].name} differs already"))

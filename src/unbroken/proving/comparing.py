@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from unbroken.proving.reading import Event, Index, Leg, Way
 
+WORKERS = "worker processes' generators"
 _COMPONENTS = (
     (r"tensors\.[^ ]*optimizer", "optimizer"),
     (r"tensors\.|variables\.", "weights"),
@@ -17,6 +18,7 @@ _COMPONENTS = (
     (r"state\.rollout_buffer", "rollout buffer"),
     (r"state\.generators", "random number generators"),
     (r"state\.environment\S*(obs_rms|ret_rms|\.returns)", "normalisation"),
+    (r"state\.environment\S*\.process\.", WORKERS),
     (r"state\.environment\S*(np_random|bit_generator|generator)", "environment's generators"),
     (r"state\.environment", "environment"),
     (r"state\.callbacks", "callbacks"),
@@ -87,14 +89,15 @@ def component_of(name: str) -> str:
 
 
 def first_divergence(
-    twin: Index, leg: Leg, number: int, compared: Compared, way: Way | None = None
+    twin: Index, leg: Leg, number: int, compared: Compared, way: Way | None = None, ignored: Collection[str] = ()
 ) -> Divergence | None:
-    """The first event of `leg` that is not the same in `twin`, None if all that both have agree."""
+    """The first event of `leg` that is not the same in `twin`, None if all that both have agree, leaves `ignored` excepted."""
     cuts = 0
     for key, _, event in leg.events():
         cuts += event["event"] == "cut"
         other = twin.find(key)
-        found = tuple(_differences(other, event, compared)) if other is not None else ()
+        differences = _differences(other, event, compared) if other is not None else ()
+        found = tuple(one for one in differences if one.name not in ignored)
         if found:
             at_once = event["event"] == "cut" and cuts == 1 and number > 1
             step, call = event["step"], event["call"]
@@ -118,6 +121,16 @@ def matching_cuts(twin: Leg, leg: Leg) -> Iterator[tuple[Event, Event]]:
     """Whole states that both have; the first is right after the resume, if the twin has traced its state there."""
     cuts = {_place(event): event for event in twin.cuts}
     yield from ((cuts[_place(event)], event) for event in leg.cuts if _place(event) in cuts)
+
+
+def unseeded_workers(twin: Leg, leg: Leg) -> set[str]:
+    """Global generators of worker processes that no two processes share from the start, as long as nobody seeds them.
+
+    Whether anything draws from them shows in the steps.
+    """
+    pair = next(matching_cuts(twin, leg), None)
+    differences = _leaf_differences(pair[0]["leaves"], pair[1]["leaves"]) if pair else ()
+    return {one.name for one in differences if one.component == WORKERS}
 
 
 def _place(cut: Event) -> tuple[Any, ...]:

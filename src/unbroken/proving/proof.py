@@ -16,6 +16,7 @@ from unbroken.proving.comparing import (
     first_divergence,
     hidden_differences,
     matching_cuts,
+    unseeded_workers,
 )
 from unbroken.proving.reading import Index, Leg, Way
 from unbroken.proving.running import Kill, Killed, Runner
@@ -98,6 +99,7 @@ class _Prover:
         self._say = say
         self._repeated_until = 0
         self._repeats: list[Leg] = []
+        self._ignored: set[str] = set()
 
     def carry_out(self) -> Proof:
         """The whole proof."""
@@ -124,7 +126,8 @@ class _Prover:
         leg = self._runner.repeated(until)
         self._repeats.append(leg)
         self._proof.repeated_until = max(self._proof.repeated_until, self._way.passed(leg))
-        found = first_divergence(self._index, leg, 1, self._proof.compared, self._way)
+        self._ignored |= unseeded_workers(self._twin, leg)
+        found = first_divergence(self._index, leg, 1, self._proof.compared, self._way, self._ignored)
         if found is not None and found.passed <= until:
             self._conclude_undetermined(found, leg)
             return True
@@ -132,7 +135,8 @@ class _Prover:
 
     def _conclude_undetermined(self, found: Divergence, leg: Leg) -> None:
         hidden = tuple(self._differing_in(leg, ()))
-        evidence = Evidence(found, False, hidden, self._clocks(), self._threads(leg))
+        workers = bool(self._ignored)
+        evidence = Evidence(found, False, hidden, self._clocks(), self._threads(leg), unseeded_workers=workers)
         self._proof.verdict, self._proof.divergence = NOT_DETERMINISTIC, found
         self._proof.causes = likely_causes(evidence)
 
@@ -165,7 +169,7 @@ class _Prover:
 
     def _first(self, killed: Killed) -> Divergence | None:
         for number, leg in enumerate(killed.legs, start=1):
-            found = first_divergence(self._index, leg, number, self._proof.compared, self._way)
+            found = first_divergence(self._index, leg, number, self._proof.compared, self._way, self._ignored)
             if found is not None:
                 return found
         return None
@@ -207,6 +211,10 @@ class _Prover:
     def _say_gaps(self, killed: Killed, hidden: Iterable[tuple[int, Hidden]]) -> None:
         proof = self._proof
         proof.not_covered += [f"named by the capture itself: {what}" for what in _missing(killed.legs)]
+        if self._ignored:
+            proof.not_covered.append(
+                "global generators of worker processes: nobody seeds them, and no step depends on them"
+            )
         if self._wish.steps and self._command.script:
             proof.not_covered.append(f"everything after step {self._twin.step:,} (--steps {self._wish.steps})")
         if len(killed.kills) < self._wish.kills:
