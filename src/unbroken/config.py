@@ -19,6 +19,8 @@ from unbroken.targets import scenario_name
 
 ENVIRONMENT_VARIABLES = {
     "UNBROKEN_RUNS_DIR": "folder of the runs where --runs-dir is not given (default: runs)",
+    "UNBROKEN_TRACE": "folder in which a training leaves a trace of its steps, as `unbroken prove` asks for",
+    "UNBROKEN_TRACE_STEPS": "with UNBROKEN_TRACE: the training stops at the first cut at or after this step",
     "UNBROKEN_DEBUG": "any value: errors show a traceback, as with --debug",
     "NO_COLOR": "any value: no colours on the console",
 }

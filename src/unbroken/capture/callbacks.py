@@ -54,13 +54,13 @@ def at_start(model: BaseAlgorithm, callbacks: Callbacks) -> AtStart:
     """To be taken before the first rollout, and before a checkpoint is restored into the callbacks."""
     described, describer = _described(model, callbacks, [])
     del described
-    each = _each(callbacks)
+    each = each_callback(callbacks)
     parts = {name: getattr(model, name, None) for name in ("policy", "replay_buffer", "rollout_buffer")}
     known = {**_callback_tools(model, callbacks), **parts, **{f"callback {k}": part for k, part in enumerate(each)}}
     return AtStart(describer.needing, HiddenState(each, {n: value for n, value in known.items() if value is not None}))
 
 
-def _each(callbacks: Callbacks) -> list[BaseCallback]:
+def each_callback(callbacks: Callbacks) -> list[BaseCallback]:
     """All callbacks but ours, those in lists and events too."""
     waiting = [callbacks.root] if callbacks.root is not None else []
     found: list[BaseCallback] = []

@@ -36,10 +36,11 @@ def options(
 
 
 def _commands() -> None:
-    from unbroken.cli import checkpoints, demo, environments, train
+    from unbroken.cli import checkpoints, demo, environments, prove, train
 
     app.command("train")(train.train)
     app.command("demo")(demo.demo)
+    app.command("prove")(prove.prove)
     app.add_typer(checkpoints.app, name="checkpoints")
     app.add_typer(environments.app, name="envs")
 

@@ -15,8 +15,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 from unbroken import logs
 from unbroken.capture.buffers import Pieces
 from unbroken.capture.callbacks import AtStart, Callbacks, at_start
+from unbroken.capture.replay_rows import RowCounter
 from unbroken.capture.sb3 import Cut, ModelSnapshot, capture_model, export_members, restore_model
 from unbroken.keeper import Keeper, Snapshot, reason_of
+from unbroken.learners import traced
 from unbroken.learners.protocol import LeaveTraining as LeaveTraining
 from unbroken.learners.replay_segments import ReplaySegments
 from unbroken.learners.stored import Stored, write_state
@@ -97,10 +99,7 @@ class KeeperCallback(BaseCallback):
             return self._snapshot(cut)
 
     def _snapshot(self, cut: Cut) -> Snapshot:
-        iteration = self._iteration_offset() + max(self._rollouts - 1, 0) if cut == "rollout" else 0
-        captured = capture_model(self.model, cut, self.callbacks(), iteration, self._replay.counter)
-        continuation = getattr(self.model, "_unbroken", None)
-        captured.state["calls"] = continuation.plain() if continuation else None
+        captured = self.captured(cut, self._replay.counter)
         self.on_capture(captured)
         facts = {**self.facts(self.model), "missing": list(dict.fromkeys([*self._gaps, *captured.missing]))}
         if captured.rows is None:
@@ -116,8 +115,17 @@ class KeeperCallback(BaseCallback):
 
         return Snapshot(captured.step, cut, fill, facts, lambda: self._replay.commit(rows, segments))
 
+    def captured(self, cut: Cut, counter: RowCounter | None = None) -> ModelSnapshot:
+        """The state of the training now; with a counter, of a replay buffer the rows that are new to it."""
+        iteration = self._iteration_offset() + max(self._rollouts - 1, 0) if cut == "rollout" else 0
+        captured = capture_model(self.model, cut, self.callbacks(), iteration, counter)
+        continuation = getattr(self.model, "_unbroken", None)
+        captured.state["calls"] = continuation.plain() if continuation else None
+        return captured
+
     def save_end(self) -> bool:
         """Save at the return of `learn()` and wait for it; returns whether it was committed."""
+        traced.at_cut(self, "end")
         return self.keeper.save(lambda: self.snapshot("end"), wait=True)
 
     def _iteration_offset(self) -> int:
@@ -132,6 +140,7 @@ class KeeperCallback(BaseCallback):
         with contextlib.suppress(Exception):
             # whatever the user's code raises here, a capture will raise and say
             self._at_start = at_start(self.model, Callbacks(self._root, (self, *self.stateless)))
+        traced.began(self)
 
     def _on_rollout_start(self) -> None:
         self._rollouts += 1
@@ -140,9 +149,11 @@ class KeeperCallback(BaseCallback):
             # a script may have added to the buffer after the first time; else its rows are right and need not be read again
             rows = stored.rows() if self._replay.counter.is_behind(self.model) else ()
             self._restore(self.model, stored, self.callbacks(), rows)
+            traced.at_cut(self, "rollout")
             return
         self._say_gaps()
         self.on_cut()
+        traced.at_cut(self, "rollout")
         if self.keeper.at_cut(self.model.num_timesteps, lambda: self.snapshot("rollout"), self.stop):
             raise LeaveTraining
 
@@ -162,4 +173,5 @@ class KeeperCallback(BaseCallback):
     def _on_step(self) -> bool:
         if self.stop.grace_is_over:
             raise StopNow("the grace time is over")
+        traced.stepped(self)
         return True

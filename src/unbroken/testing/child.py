@@ -31,10 +31,18 @@ class TrainingProcess:
     """A child of this interpreter, `python *arguments`, whose output is read in a thread while it runs.
 
     Its own session keeps a Ctrl-C in the terminal away from it. Leaving the context kills it. `lines`, `acknowledged`
-    and `resumed_at` grow while it runs and are complete after `wait` or `kill`.
+    and `resumed_at` grow while it runs and are complete after `wait` or `kill`. `folder` is its working folder; `threads` sets
+    OMP_NUM_THREADS, None leaves it as it is.
     """
 
-    def __init__(self, arguments: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        variables: Mapping[str, str] | None = None,
+        *,
+        folder: Path | None = None,
+        threads: str | None = "1",
+    ) -> None:
         self.lines: list[str] = []
         self.acknowledged: list[Acknowledged] = []
         self.resumed_at: int | None = None
@@ -47,7 +55,13 @@ class TrainingProcess:
             text=True,
             encoding="utf-8",
             errors="replace",
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8", **(variables or {})},
+            env={
+                **os.environ,
+                **({} if threads is None else {"OMP_NUM_THREADS": threads}),
+                "PYTHONIOENCODING": "utf-8",
+                **(variables or {}),
+            },
+            cwd=folder,
             start_new_session=True,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
