@@ -334,7 +334,7 @@ def main() -> int:
         [
             machine_line(machine),
             f"SB3, ours: stall of the training thread per checkpoint, median / worst of {repetitions} turns.",
-            "ratio: median of neighbours. copy: the new rows' bytes in memory. committed: from the cut to a durable file while training",
+            "ratio: median of neighbours. copy: the new rows in memory. committed: from the cut to a durable file while training",
             "goes on. writer CPU: of the background thread. write+fsync: a file of our checkpoint's size. MB: mean of",
             f"{CHECKPOINTS} checkpoints, merges included.",
             "",
