@@ -217,8 +217,9 @@ class _Prover:
             )
         if self._wish.steps and self._command.script:
             proof.not_covered.append(f"everything after step {self._twin.step:,} (--steps {self._wish.steps})")
-        if len(killed.kills) < self._wish.kills:
-            proof.not_covered.append(f"{self._wish.kills - len(killed.kills)} kills: the training ended before them")
+        left = self._wish.kills - len(killed.legs) + 1
+        if left:
+            proof.not_covered.append(f"kills: the training ended before {left} of {self._wish.kills}")
         fresh = [kill for kill in killed.kills if kill.resumed_at == 0]
         if fresh:
             proof.notes.append(f"{len(fresh)} of the kills came before the first checkpoint: the training began anew")
@@ -235,7 +236,8 @@ def _missing(legs: Iterable[Leg]) -> tuple[str, ...]:
 
 def _failed(killed: Killed) -> Divergence:
     last = killed.legs[-1]
-    difference = Difference("process", "exit", "goes on", (killed.failure or "").splitlines()[0])
+    lines = (killed.failure or "").splitlines()
+    difference = Difference("process", "exit", "goes on", f"{lines[0]} {lines[-1]}")
     return Divergence(len(killed.legs), last.step, "in the process itself", last.first_step or 0, (difference,))
 
 

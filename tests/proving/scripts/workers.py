@@ -2,13 +2,14 @@
 
 import gymnasium
 from stable_baselines3 import PPO
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
 from unbroken.sb3 import CaptureWrapper, RotatingCheckpointCallback, resume_or_create
 
 
 def make():
-    return CaptureWrapper(gymnasium.make("CartPole-v1"))
+    return CaptureWrapper(Monitor(gymnasium.make("CartPole-v1")))
 
 
 if __name__ == "__main__":
