@@ -308,6 +308,17 @@ def test_subprocess_environments_with_and_without_the_wrapper(folder, capsys, wr
     assert out.count(said) == (0 if wrapped else 1)
 
 
+def test_workers_without_a_monitor_resume(folder):
+    """A worker that is asked for what its environment lacks ends, and would take the training with it."""
+    env = SubprocVecEnv([lambda: CaptureWrapper(gymnasium.make("CartPole-v1"))] * 2, start_method="fork")
+    try:
+        resume_or_create(PPO, "MlpPolicy", env, callback(folder), seed=0, **TINY).learn(256)
+        again = resume_or_create(PPO, "MlpPolicy", env, callback(folder), seed=0, **TINY).learn(512)
+        assert again.num_timesteps == 512
+    finally:
+        env.close()
+
+
 @pytest.mark.parametrize(
     ("algorithm", "words", "named"),
     [

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from stable_baselines3 import __version__ as sb3_version
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 from stable_baselines3.common.save_util import data_to_json, recursive_getattr
 from stable_baselines3.common.utils import get_system_info
@@ -363,8 +364,12 @@ def space_shape(space: Any) -> Any:
 
 def finished_episodes(model: BaseAlgorithm) -> int:
     """Episodes finished so far over all environments, as Monitor counts them; else as far as the model does."""
+    # asked for what it does not have, a worker process ends, and the training with it
     try:
-        counted: list[list[int]] = model.env.env_method("get_episode_lengths")  # type: ignore[union-attr]
-        return sum(map(len, counted))
-    except AttributeError:
+        monitored = model.env is not None and all(model.env.env_is_wrapped(Monitor))
+    except (AttributeError, NotImplementedError):
+        monitored = False
+    if model.env is None or not monitored:
         return model._episode_num
+    counted: list[list[int]] = model.env.env_method("get_episode_lengths")
+    return sum(map(len, counted))
