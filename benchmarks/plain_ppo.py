@@ -158,7 +158,8 @@ def main() -> int:
         rows.append(row("unbroken, plain PyTorch", batch_size, [ours for _, ours in pairs]))
         speed, patience = ratios(pairs)
         lines.append(
-            f"batch size {batch_size}: {1 / speed:.2f} times the steps per second (aim {AIM:g}), {1 / patience:.2f} times as fast to the goal"
+            f"batch size {batch_size}: {1 / speed:.2f} times the steps per second (aim {AIM:g}), "
+            + f"{1 / patience:.2f} times as fast to the goal"
         )
         targets.append(Target(f"batch size {batch_size}: seconds per step, ours / SB3's", speed, LIMIT))
         targets.append(Target(f"batch size {batch_size}: seconds to the goal, ours / SB3's", patience, LIMIT))
