@@ -6,11 +6,12 @@ import sys
 import pytest
 
 from unbroken.errors import UsageError
-from unbroken.testing.campaign import KINDS, PLACES, run_campaign
+from unbroken.testing.campaign import KINDS, OFF_POLICY, PLACES, run_campaign
 from unbroken.testing.kill_at import Killer, Spot
 
 KILLS = 40
-SHARES = {kind: list(PLACES)[k :: len(KINDS)] for k, kind in enumerate(KINDS)}
+ANY = [place for place in PLACES if place not in OFF_POLICY]
+SHARES = {kind: [*ANY[k :: len(KINDS)], *(sorted(OFF_POLICY) if kind == "dqn" else [])] for k, kind in enumerate(KINDS)}
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 

@@ -58,6 +58,9 @@ _SETTINGS: dict[str, list[str]] = {
 KINDS = tuple(_SETTINGS)
 """The trainings that are killed: two learners in one process, and normalised environments in worker processes."""
 
+OFF_POLICY = frozenset(place for place in PLACES if place.startswith(("segment.", "collect.")))
+"""Places that only trainings with a replay buffer come by."""
+
 # times that a place is passed before the kill, at most; where there is no entry, the first time kills
 _REPEATS = {
     "env-step": 150, "optimise": 25, "evaluation": 9, "capture": 2, "encode": 4, "restore": 4, "checkpoint.write": 4,
@@ -75,6 +78,7 @@ _KNOWN = re.compile(
             re.escape(METADATA),
             r"\.lock|\.writable",
             rf"checkpoints/{_SCENARIO}_checkpoint_[0-9]+_steps\.zip",
+            rf"replay/{_SCENARIO}_checkpoint_[0-9]+-[0-9]+(_[0-9]+)?\.zip",
             rf"{re.escape(BEST)}|{re.escape(BEST_SCORE)}",
             rf"{_SCENARIO}_final\.zip",
             rf"logs/run\.log|{METRICS}|{re.escape(EVENTS)}",
@@ -186,16 +190,25 @@ class _Campaign:
         with self._lock:
             if self._stopped or not self._queue:
                 return None
-            chosen = [self._queue.popleft() for _ in range(min(_KILLS_PER_RUN, len(self._queue)))]
-            number, self._runs = self._runs, self._runs + 1
-            return _Run(
-                self.folder / f"run-{number}",
-                self._kinds[number % len(self._kinds)],
-                self._seed + number // len(self._kinds),
-                _in_order(chosen),
-                random.Random(self._chance.random()),
-                self,
-            )
+            for turn in range(self._runs, self._runs + len(self._kinds)):
+                kind = self._kinds[turn % len(self._kinds)]
+                fitting = [place for place in self._queue if kind == "dqn" or place not in OFF_POLICY]
+                if fitting:
+                    self._runs = turn + 1
+                    return self._run(turn, kind, fitting[:_KILLS_PER_RUN])
+            return None
+
+    def _run(self, number: int, kind: str, chosen: list[str]) -> _Run:
+        for place in chosen:
+            self._queue.remove(place)
+        return _Run(
+            self.folder / f"run-{number}",
+            kind,
+            self._seed + number // len(self._kinds),
+            _in_order(chosen),
+            random.Random(self._chance.random()),
+            self,
+        )
 
     def _may_retry(self, place: str) -> bool:
         self._attempts[place] += 1

@@ -115,7 +115,9 @@ def _walk(value, path, found, above):
             found[path] = f"opaque {kind}"
         else:
             # a Box keeps the text of its bounds from the first time it is printed
-            children = {"class": kind, **{k: v for k, v in attributes.items() if k not in ("low_repr", "high_repr")}}
+            # and HER's buffer refers to the environment, which is walked by itself
+            left = ("low_repr", "high_repr", *(("env",) if kind == "HerReplayBuffer" else ()))
+            children = {"class": kind, **{k: v for k, v in attributes.items() if k not in left}}
     for name, child in (children or {}).items():
         _walk(child, f"{path}.{name}", found, above)
 
