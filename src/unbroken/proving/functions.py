@@ -36,7 +36,7 @@ def is_users_module(name: str) -> bool:
 
 def users_modules() -> list[types.ModuleType]:
     """The user's modules that have been imported."""
-    found = [module for name, module in sys.modules.items() if is_users_module(name)]
+    found = [module for name, module in list(sys.modules.items()) if is_users_module(name)]
     return [module for module in found if isinstance(module, types.ModuleType)]
 
 
