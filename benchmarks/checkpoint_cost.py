@@ -203,8 +203,10 @@ def grow(model: Any, rows: int, numbers: np.random.Generator) -> None:
         stacks = np.lib.stride_tricks.sliding_window_view(planes, 4, axis=0).transpose(0, 3, 1, 2)
         buffer.observations[places, 0], buffer.next_observations[places, 0] = stacks[:rows], stacks[1 : rows + 1]
     else:
-        for array in (buffer.observations, buffer.next_observations, buffer.actions):
+        for array in (buffer.observations, buffer.next_observations):
             array[places] = numbers.normal(size=(rows, *array.shape[1:]))
+        # zero is an action in any space
+        buffer.actions[places] = 0
     buffer.rewards[places] = numbers.normal(size=(rows, 1))
     buffer.full = buffer.full or buffer.pos + rows >= buffer.buffer_size
     buffer.pos = (buffer.pos + rows) % buffer.buffer_size
@@ -274,6 +276,8 @@ def measure(case: Case, folder: Path, repetitions: int) -> Measured:
     ours = RotatingCheckpointCallback(10**12, folder / "ours", verbose=0)
     model = case.start(ours)
     turns = Turns(case, theirs, ours, repetitions)
+    # what is measured here is no part of the training
+    ours.stateless = (turns,)
     model.learn(10**12, CallbackList([turns, ours]))
     return turns.without_first()
 
