@@ -12,6 +12,7 @@ from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 from unbroken.capture.buffers import capture_replay_buffer, restore_replay_buffer
 from unbroken.capture.codec import decode, encode
 from unbroken.capture.frames import join, split
+from unbroken.errors import DamagedFile
 from unbroken.learners import replay_segments
 from unbroken.learners.replay_segments import ReplaySegments, stored_rows
 from unbroken.learners.sb3 import FACT
@@ -234,6 +235,31 @@ def test_a_class_of_the_users_is_written_whole():
     training.save()
     assert training.saved[2] == []
     assert contents(training.resumed().model.replay_buffer) == contents(training.model.replay_buffer)
+
+
+class Remembering(ReplayBuffer):
+    """Has an attribute of the name that HER uses for something else."""
+
+    def __init__(self, *arguments, **words):
+        super().__init__(*arguments, **words)
+        self.infos = []
+
+
+def test_an_attribute_of_a_users_buffer_is_state_whatever_its_name():
+    training = Training(lambda: Remembering(23, BOX, ACTIONS, "cpu"), repository())
+    training.add(3)
+    training.model.replay_buffer.infos.append(7)
+    training.save()
+    assert training.resumed().model.replay_buffer.infos == [7]
+
+
+def test_a_damaged_segment_is_not_taken_for_another_shape():
+    training = Training(vector, repository())
+    training.add(3)
+    training.save()
+    training.repository.backend.remove(f"replay/{training.saved[2][0].file}")
+    with pytest.raises(DamagedFile, match="which is not there"):
+        training.resumed()
 
 
 def test_a_gap_between_segments_never_passes_for_a_buffer():

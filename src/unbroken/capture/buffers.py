@@ -10,7 +10,7 @@ import numpy as np
 from unbroken.capture.filling import Filler
 from unbroken.capture.objects import LIBRARIES, Describer
 from unbroken.capture.replay_rows import RowCounter, Rows, grows_by_adding, put_rows, row_arrays
-from unbroken.errors import IncompatibleRun
+from unbroken.errors import DamagedFile, IncompatibleRun
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 Pieces = Iterable[tuple[int, dict[str, np.ndarray]]]
 """Rows in order of their counts: the count of the first, and the arrays by name."""
 
-_OBJECTS_OF_HER = frozenset({"infos"})
 _OF_EVERY_BUFFER = frozenset({"env", "observation_space", "action_space", "device", "obs_shape"})
 
 
@@ -38,7 +37,9 @@ def capture_replay_buffer(
     arrays = row_arrays(buffer)
     held = {name.partition("/")[0] for name in arrays}
     describer = Describer(known={"environment": getattr(buffer, "env", None), "device": buffer.device})
-    skip = held | _OF_EVERY_BUFFER | _OBJECTS_OF_HER
+    # HER's array of dictionaries, empty unless it copies the infos; another class's attribute of this name is state
+    infos = {"infos"} if hasattr(buffer, "copy_info_dict") else set()
+    skip = held | _OF_EVERY_BUFFER | infos
     fields = {name: describer.describe(value, name) for name, value in vars(buffer).items() if name not in skip}
     missing += [f"replay_buffer.{what}" for what in describer.opaque]
     if getattr(buffer, "copy_info_dict", False):
@@ -69,6 +70,8 @@ def restore_replay_buffer(
             put_rows(buffer, first, arrays)
         for name, row in (described.get("ahead") or {}).items():
             row_arrays(buffer)[name][described["count"] % buffer.buffer_size] = row
+    except DamagedFile:
+        raise
     except (KeyError, ValueError) as error:
         raise IncompatibleRun(
             f"the replay buffer has another shape than in the checkpoint ({error}); give buffer_size as it was"

@@ -167,7 +167,7 @@ def _users_classes(cls: type) -> list[type]:
 @functools.cache
 def _functions_of(cls: type) -> tuple[types.FunctionType, ...]:
     """The methods of a class and the functions of users' modules that they name, directly or over others."""
-    waiting = [function for value in vars(cls).values() for function in _plain_functions(value)]
+    waiting = [function for value in vars(cls).values() for function in plain_functions(value)]
     found: dict[types.FunctionType, None] = {}
     while waiting:
         function = waiting.pop()
@@ -178,7 +178,8 @@ def _functions_of(cls: type) -> tuple[types.FunctionType, ...]:
     return tuple(found)
 
 
-def _plain_functions(value: Any) -> list[types.FunctionType]:
+def plain_functions(value: Any) -> list[types.FunctionType]:
+    """The functions behind an attribute of a class."""
     if isinstance(value, property):
         inner = [value.fget, value.fset]
     else:

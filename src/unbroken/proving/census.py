@@ -19,6 +19,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
+from unbroken.capture.hidden import plain_functions
 from unbroken.capture.objects import Describer, attributes_of, is_space
 from unbroken.proving.functions import (
     closure_of,
@@ -27,7 +28,6 @@ from unbroken.proving.functions import (
     globals_of,
     is_users,
     place_of,
-    plain_functions,
     reads_clock,
     users_classes,
     users_modules,

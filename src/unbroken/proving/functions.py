@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from unbroken.capture.hidden import plain_functions
+
 _MOST_FUNCTIONS = 2_000
 _LIBRARIES = tuple(
     str(Path(sysconfig.get_paths()[name]).resolve()) for name in ("stdlib", "platstdlib", "purelib", "platlib")
@@ -88,15 +90,6 @@ def _code_in(value: Any) -> list[Any]:
 def users_classes(cls: type) -> list[type]:
     """The user's own classes among a class and its bases."""
     return [base for base in cls.__mro__ if is_users(base)]
-
-
-def plain_functions(value: Any) -> list[types.FunctionType]:
-    """The functions behind an attribute of a class."""
-    if isinstance(value, property):
-        inner = [value.fget, value.fset]
-    else:
-        inner = [value.__func__ if isinstance(value, staticmethod | classmethod) else value]
-    return [function for function in inner if isinstance(function, types.FunctionType)]
 
 
 def closure_of(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
