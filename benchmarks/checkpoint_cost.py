@@ -86,6 +86,9 @@ class Turns(BaseCallback):
         self._copy: np.ndarray | None = None
         self._after_commit = ours.keeper._after_commit
         ours.keeper._after_commit = self._stamp
+        self._before_commit = ours.keeper._before_commit
+        ours.keeper._before_commit = self._begin
+        self._writer_cpu = 0.0
         self._write_segment = ours.repository.segments.write
         ours.repository.segments.write = self._count  # type: ignore[method-assign]
 
@@ -97,10 +100,14 @@ class Turns(BaseCallback):
         self._written += segment.size
         return segment
 
+    def _begin(self) -> None:
+        self._writer_cpu = time.thread_time()
+        self._before_commit()
+
     def _stamp(self, record: CheckpointRecord, facts: Mapping[str, Any]) -> None:
-        # runs in the writing thread, which is new for each save
+        # runs in the writing thread
         self.measured.committed.append(time.perf_counter() - self._started)
-        self.measured.writer_cpu.append(time.thread_time())
+        self.measured.writer_cpu.append(time.thread_time() - self._writer_cpu)
         self._after_commit(record, facts)
         self.measured.our_bytes.append(record.size + self._written)
         self._written = 0

@@ -6,6 +6,7 @@ When the room is taken, `submit` waits: the newest checkpoint on disk is never m
 from __future__ import annotations
 
 import contextlib
+import queue
 import threading
 from collections.abc import Callable
 
@@ -16,20 +17,25 @@ class BackgroundWriter:
     """Runs jobs one after another in a daemon thread. Jobs handle their own errors.
 
     A job that does not is named in the log: no save may end a training. Only what is not an Exception is re-raised by `drain`.
+    `submit` is called by one thread, `drain` by any.
     """
 
     def __init__(self) -> None:
         self._idle = threading.Event()
         self._idle.set()
+        # waking a thread that is there costs the training less than starting one
+        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Wait until the job before is done, then start this one."""
+        """Wait until the job before is done, then hand this one over."""
         self.drain()
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._work, name="unbroken-writer", daemon=True)
+            self._thread.start()
         self._idle.clear()
-        self._thread = threading.Thread(target=self._run, args=(job,), name="unbroken-writer", daemon=True)
-        self._thread.start()
+        self._jobs.put(job)
 
     def drain(self, timeout: float | None = None) -> bool:
         """Wait until no job is running; returns whether that came about within `timeout` seconds."""
@@ -38,6 +44,10 @@ class BackgroundWriter:
             error, self._error = self._error, None
             raise error
         return finished
+
+    def _work(self) -> None:
+        while True:
+            self._run(self._jobs.get())
 
     def _run(self, job: Callable[[], None]) -> None:
         try:
@@ -48,4 +58,6 @@ class BackgroundWriter:
         except BaseException as error:  # noqa: BLE001 - carried to the training thread, which raises it
             self._error = error
         finally:
+            # what the job holds, such as the rows of a buffer, goes before the next one
+            del job
             self._idle.set()

@@ -462,24 +462,24 @@ class Plain(dict):
 
 def test_exotic_containers_do_not_cost_the_checkpoint():
     """A6: what plain SB3 loads may hold any container; constructors of subclasses take what they like."""
-    from unbroken.capture.sb3 import _cloned
+    from unbroken.capture.state_dicts import cloned
 
     words = collections.defaultdict(list, {"a": [1]})
-    cloned = _cloned(words)
+    copied = cloned(words)
     words["a"].append(2)
-    assert (type(cloned), cloned["a"], cloned["new"]) == (collections.defaultdict, [1], [])
-    assert _cloned(Plain("a", [1])) == {"a": [1]}
-    assert _cloned(collections.Counter("aab")) == {"a": 2, "b": 1}
-    assert _cloned(torch.Size([2, 3])) == torch.Size([2, 3])
-    assert _cloned(Point(1.0, [2.0])) == Point(1.0, [2.0])
+    assert (type(copied), copied["a"], copied["new"]) == (collections.defaultdict, [1], [])
+    assert cloned(Plain("a", [1])) == {"a": [1]}
+    assert cloned(collections.Counter("aab")) == {"a": 2, "b": 1}
+    assert cloned(torch.Size([2, 3])) == torch.Size([2, 3])
+    assert cloned(Point(1.0, [2.0])) == Point(1.0, [2.0])
 
     class Refuses(list):
         def __copy__(self):
             raise RuntimeError("not me")
 
     refuses = Refuses([1])
-    assert _cloned({"a": refuses})["a"] is refuses
-    assert _cloned(Exotic.__new__(Exotic)) == {}
+    assert cloned({"a": refuses})["a"] is refuses
+    assert cloned(Exotic.__new__(Exotic)) == {}
 
 
 def counting(start, shared=None):

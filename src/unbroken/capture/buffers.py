@@ -44,7 +44,7 @@ def capture_replay_buffer(
     missing += [f"replay_buffer.{what}" for what in describer.opaque]
     if getattr(buffer, "copy_info_dict", False):
         missing.append("replay_buffer.infos, which HerReplayBuffer(copy_info_dict=True) fills with Python objects")
-    apart = () if new is None else new.arrays
+    apart = () if new is None else new.live
     rows = used_rows(buffer)
     whole = {name: array[:rows].copy() for name, array in arrays.items() if name not in apart}
     if new is None:

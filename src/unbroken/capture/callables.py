@@ -22,6 +22,7 @@ from stable_baselines3.common.utils import FloatSchedule
 from unbroken.capture.hidden import assigned_globals
 from unbroken.capture.objects import LIBRARIES, attributes_of, code_name
 from unbroken.capture.training_parts import describer_for, digest_of, filler_for
+from unbroken.capture.unchanged import Digests
 
 _ABSENT = object()
 
@@ -41,11 +42,12 @@ def callables_of(model: BaseAlgorithm) -> dict[str, Any]:
 
 def fingerprints(model: BaseAlgorithm) -> dict[str, dict[str, str]]:
     """Code and parts of each callable as short text: taken after construction, what to compare with later."""
-    return {name: _fingerprint(model, value) for name, value in callables_of(model).items()}
+    digests = Digests(lambda value: digest_of(model, value))
+    return {name: _fingerprint(name, value, digests) for name, value in callables_of(model).items()}
 
 
 def capture_callables(
-    model: BaseAlgorithm, before: dict[str, dict[str, str]] | None, missing: list[str]
+    model: BaseAlgorithm, before: dict[str, dict[str, str]] | None, missing: list[str], digests: Digests
 ) -> dict[str, Any]:
     """Descriptions of the parts that have changed since `before`, by callable and part; gaps are added to `missing`.
 
@@ -54,12 +56,14 @@ def capture_callables(
     described: dict[str, Any] = {}
     for name, value in callables_of(model).items():
         missing += [f"model.{name}: assigns the global {what}" for what in _globals_of(value)]
-        now = _fingerprint(model, value)
+        now = _fingerprint(name, value, digests)
         was = before.get(name, {}) if before is not None else now if now["code"].startswith(LIBRARIES) else {}
         if before is not None and was.get("code") != now["code"]:
             missing.append(f"model.{name}: {now['code']} in the place of {was.get('code', 'a plain value')}")
             continue
         changed = {part for part in now if part != "code" and now[part] != was.get(part)}
+        if not changed and not isinstance(value, functools.partial):
+            continue
         describer = describer_for(model)
         if isinstance(value, functools.partial):
             describer.describe(value, "partial")
@@ -110,10 +114,10 @@ def _put(value: Any, part: str, content: Any) -> None:
         object.__setattr__(value.__self__ if isinstance(value, types.MethodType) else value, part, content)
 
 
-def _fingerprint(model: BaseAlgorithm, value: Any) -> dict[str, str]:
+def _fingerprint(name: str, value: Any, digests: Digests) -> dict[str, str]:
     """A part that cannot be described counts as the same as long as its class is."""
     is_code = isinstance(value, types.FunctionType | types.MethodType | types.BuiltinFunctionType)
-    parts = {part: digest_of(model, held) for part, held in _parts(value)}
+    parts = {part: digests.of(f"{name}.{part}", held) for part, held in _parts(value)}
     return {**parts, "code": code_name(value if is_code else type(value))}
 
 

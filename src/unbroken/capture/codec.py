@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,31 @@ FORMAT_VERSION = 1
 _ARRAY = "$array"
 _ALIGNMENT = 64
 _DTYPE_KINDS = frozenset("?biufcSUmM")
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """A part of a description that is made from copies when it is encoded: in the writing thread, while training goes on.
+
+    `make(*given)` gives the part; nothing that it is given may change. The function belongs to a module, so that it travels between
+    processes.
+    """
+
+    make: Callable[..., Any]
+    given: tuple[Any, ...]
+
+    def made(self) -> Any:
+        """The part."""
+        return self.make(*self.given)
+
+
+def settled(description: Any) -> Any:
+    """The description with all parts made."""
+    if type(description) is Later:
+        return settled(description.made())
+    if isinstance(description, dict):
+        return {key: settled(item) for key, item in description.items()}
+    return [settled(item) for item in description] if isinstance(description, list) else description
 
 
 @dataclass(frozen=True)
@@ -70,6 +95,8 @@ def encode(description: Any) -> Encoded:
             arrays.append(contiguous)
             offset += contiguous.nbytes + _padding(contiguous.nbytes)
             return {_ARRAY: entry}
+        if type(value) is Later:
+            return plain(value.made())
         return value
 
     tree = plain(description)

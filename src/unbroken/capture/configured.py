@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 
 
+@functools.lru_cache(maxsize=256)
 def configured_names(cls: type) -> frozenset[str]:
     """Names of all constructor parameters of a class and its bases, without `action_noise`, which has state."""
     names: set[str] = set()

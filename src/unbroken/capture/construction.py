@@ -7,6 +7,7 @@ were.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from unbroken.capture import callables, modules
 from unbroken.capture.configured import configured_names
 from unbroken.capture.training_parts import describer_for, digest_of, filler_for
+from unbroken.capture.unchanged import Digests
 
 MODEL_SKIP = frozenset(
     [
@@ -62,17 +64,22 @@ def plain_configuration(model: BaseAlgorithm) -> dict[str, Any]:
     return {name: value for name, value in sorted(values.items()) if isinstance(value, bool | int | float | str)}
 
 
-def capture_changed(model: BaseAlgorithm, construction: Construction | None, missing: list[str]) -> dict[str, Any]:
+def capture_changed(
+    model: BaseAlgorithm, construction: Construction | None, missing: list[str], digests: Digests
+) -> dict[str, Any]:
     """Descriptions of the constructor's arguments that training has changed; none where nobody saw the construction."""
     if construction is None:
         return {}
-    describer = describer_for(model)
-    changed = {
-        name: describer.describe(value, name)
+    found = {
+        name: value
         for name, value in _configured(model).items()
         if not _is_as_given(value, construction.plain.get(name))
-        and digest_of(model, value) != construction.configured.get(name)
+        and digests.of(name, value) != construction.configured.get(name)
     }
+    if not found:
+        return {}
+    describer = describer_for(model)
+    changed = {name: describer.describe(value, name) for name, value in found.items()}
     missing += [f"model.{what}" for what in describer.opaque]
     return changed
 
@@ -90,7 +97,12 @@ def _is_as_given(value: Any, given: Any) -> bool:
 
 
 def _configured(model: BaseAlgorithm) -> dict[str, Any]:
-    names = configured_names(type(model)) - MODEL_SKIP
-    values = {name: vars(model)[name] for name in sorted(names) if name in vars(model)}
+    values = vars(model)
     own = (torch.nn.Module, torch.optim.Optimizer)
-    return {name: value for name, value in values.items() if not callable(value) and not isinstance(value, own)}
+    present = ((name, values[name]) for name in _names(type(model)) if name in values)
+    return {name: value for name, value in present if not callable(value) and not isinstance(value, own)}
+
+
+@functools.lru_cache(maxsize=256)
+def _names(cls: type) -> tuple[str, ...]:
+    return tuple(sorted(configured_names(cls) - MODEL_SKIP))

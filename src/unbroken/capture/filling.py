@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from unbroken.capture.codec import Later
 from unbroken.capture.objects import (
     Description,
     attributes_of,
@@ -94,6 +95,8 @@ class Filler:
 
     def build(self, description: Description, live: Any = _ABSENT, path: str = "") -> Any:
         """The value of a description, made in `live` if it fits."""
+        if type(description) is Later:
+            description = description.made()
         if not isinstance(description, dict):
             return description
         handler = getattr(self, f"_build_{description['t']}", None)

@@ -7,6 +7,7 @@ they were after construction. The libraries' own networks keep nothing but plain
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from stable_baselines3.common.save_util import recursive_getattr
 
 from unbroken.capture.objects import LIBRARIES
 from unbroken.capture.training_parts import describer_for, digest_of, filler_for
+from unbroken.capture.unchanged import Layers
 
 _NUMBERS = (bool, int, float, np.ndarray, np.generic, np.random.Generator)
 _OF_TORCH = frozenset(vars(torch.nn.Module())) | {"defaults", "state", "param_groups", "_zero_grad_profile_name"}
@@ -29,6 +31,59 @@ def digests(model: BaseAlgorithm) -> dict[str, str]:
         if _is_users(part):
             found.update({f"{owner}.{name}": digest_of(model, value) for name, value in _attributes(part)})
     return found
+
+
+class SteadyModules:
+    """What was found in a training's networks and optimizers, for as long as nothing there can have changed. Not thread safe."""
+
+    def __init__(self) -> None:
+        self._parts: list[Any] = []
+        self._layers: Layers | None = None
+        self._parameters: list[torch.nn.Parameter] = []
+        self._frozen: list[bool] = []
+        self._described: dict[str, Any] | None = None
+        self._inside: set[int] | None = None
+
+    def look(self, model: BaseAlgorithm) -> bool:
+        """Forget what does not hold any more; to be called before each capture. Returns whether the policy is as at the last."""
+        parts = [model.policy, *(recursive_getattr(model, name) for name in model._get_torch_save_params()[0])]
+        same = len(parts) == len(self._parts) and all(map(operator.is_, parts, self._parts))
+        if same and self._layers is not None and self._layers.are_same():
+            if [parameter.requires_grad for parameter in self._parameters] != self._frozen:
+                self._described = None
+            return True
+        self._parts, self._described, self._inside = parts, None, None
+        self._layers = Layers(model.policy) if isinstance(model.policy, torch.nn.Module) else None
+        self._parameters = list(model.policy.parameters()) if self._layers else []
+        self._frozen = [parameter.requires_grad for parameter in self._parameters]
+        return False
+
+    def inside(self, model: BaseAlgorithm) -> set[int]:
+        """As `in_state_dicts`."""
+        if self._inside is None:
+            found = in_state_dicts(model)
+            if any(isinstance(part, torch.nn.Module) and part is not model.policy for part in self._parts):
+                return found
+            self._inside = found
+        return self._inside
+
+    def captured(self, model: BaseAlgorithm, before: dict[str, str] | None, missing: list[str]) -> dict[str, Any]:
+        """As `capture_modules`."""
+        if self._described is not None:
+            return self._described
+        described = capture_modules(model, before, missing)
+        if self._layers is not None and all(map(_is_steady, self._layers.modules)):
+            others = [part for part in self._parts if part is not model.policy]
+            steady = not any(_is_users(part) or isinstance(part, torch.nn.Module) for part in others)
+            self._described = described if steady else None
+        return described
+
+
+def _is_steady(module: torch.nn.Module) -> bool:
+    """Whether what is captured of a module can only change with the objects in its attributes."""
+    numbers = (value for _, value in _attributes(module) if isinstance(value, _NUMBERS))
+    changeable = any(isinstance(value, np.ndarray | np.random.Generator) for value in numbers)
+    return not (_is_users(module) or changeable or _fleeting_buffers(module))
 
 
 def capture_modules(model: BaseAlgorithm, before: dict[str, str] | None, missing: list[str]) -> dict[str, Any]:

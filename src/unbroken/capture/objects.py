@@ -13,6 +13,7 @@ import collections
 import contextlib
 import enum
 import functools
+import itertools
 import logging
 import math
 import pathlib
@@ -21,10 +22,12 @@ import re
 import sys
 import threading
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
+
+from unbroken.capture.codec import Later
 
 Description = Any
 Special = Callable[[Any], "Description | None"]
@@ -60,6 +63,8 @@ _PLAIN_FACTORIES = (int, float, bool, str, list, dict, set, tuple)
 # Python refuses to read longer decimals from text
 _MOST_BITS = 4096
 _AS_THEY_ARE = frozenset({bool, int, float, str, type(None)})
+_NUMBERS = frozenset({int, float})
+_WITHOUT_PATH = _AS_THEY_ARE - _NUMBERS
 _TEXT = frozenset({str})
 _BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 
@@ -84,14 +89,24 @@ def is_pure_python(cls: type) -> bool:
 def attributes_of(value: Any) -> dict[str, Any]:
     """All instance attributes, those in `__slots__` included."""
     found = dict(getattr(value, "__dict__", {}))
-    for cls in type(value).__mro__:
-        slots = cls.__dict__.get("__slots__", ())
+    for name in _slots(type(value)):  # type: ignore[arg-type]
+        if hasattr(value, name):
+            found[name] = getattr(value, name)
+    return found
+
+
+@functools.lru_cache(maxsize=4096)
+def _slots(cls: type) -> tuple[str, ...]:
+    """Names of the attributes that the classes keep outside of `__dict__`."""
+    found = []
+    for base in cls.__mro__:
+        slots = base.__dict__.get("__slots__", ())
         for slot in (slots,) if isinstance(slots, str) else slots:
             private = slot.startswith("__") and not slot.endswith("__")
-            name = f"_{cls.__name__.lstrip('_')}{slot}" if private else slot
-            if name not in ("__dict__", "__weakref__") and hasattr(value, name):
-                found[name] = getattr(value, name)
-    return found
+            name = f"_{base.__name__.lstrip('_')}{slot}" if private else slot
+            if name not in ("__dict__", "__weakref__"):
+                found.append(name)
+    return tuple(found)
 
 
 def is_inert(value: Any) -> bool:
@@ -126,16 +141,40 @@ def subspaces(space: Any) -> list[Any]:
 
 
 def _is_flat(value: Any) -> bool:
-    """Whether it is a dictionary of numbers and text by text: an episode's statistics, of which each cut describes a hundred."""
-    if type(value) is not dict:
-        return False
-    kinds = set(map(type, value.values()))
-    if not kinds <= _AS_THEY_ARE or not set(map(type, value)) <= _TEXT:
-        return False
-    try:
-        return all(math.isfinite(item) for item in value.values() if item is not None and type(item) is not str)
-    except OverflowError:  # an integer larger than any float
-        return False
+    """Whether it is a dictionary of numbers and text by text, such as an episode's statistics."""
+    return (
+        type(value) is dict
+        and _AS_THEY_ARE.issuperset(map(type, value.values()))
+        and _TEXT.issuperset(map(type, value))
+    )
+
+
+def _are_flat(values: Collection[Any]) -> bool:
+    """Whether all are flat dictionaries, each another one: the statistics of episodes, of which each cut describes a hundred."""
+    chained = itertools.chain.from_iterable
+    return (
+        set(map(type, values)) == {dict}
+        and _AS_THEY_ARE.issuperset(map(type, chained(map(dict.values, values))))
+        and _TEXT.issuperset(map(type, chained(values)))
+        and len(set(map(id, values))) == len(values)
+    )
+
+
+def _flat_dictionaries(head: dict[str, Any], copies: list[dict[str, Any]], first: int) -> Description:
+    return {**head, "v": [_flat_dictionary(copied, number) for number, copied in enumerate(copies, first)]}
+
+
+def _flat_dictionary(value: dict[str, Any], number: int) -> Description:
+    return {"t": "dict", "c": "dict", "i": number, "v": [[key, _as_it_is(item)] for key, item in value.items()]}
+
+
+def _as_it_is(value: Any) -> Description:
+    """The description of a number, a text, a truth value or None."""
+    if type(value) is float and not math.isfinite(value):
+        return {"t": "float", "v": repr(value)}
+    if type(value) is int and value.bit_length() > _MOST_BITS:
+        return {"t": "int", "v": hex(value)}
+    return value
 
 
 def _place(path: str) -> str:
@@ -220,28 +259,22 @@ class Describer:
     def describe(self, value: Any, path: str = "") -> Description:
         """The description of a value; what cannot be described is listed in `opaque` under its path."""
         kind = type(value)
-        if kind is int and value.bit_length() > _MOST_BITS:
-            return {"t": "int", "v": hex(value)}
-        if value is None or kind in (bool, int, str):
-            return value
-        if kind is float:
-            return value if math.isfinite(value) else {"t": "float", "v": repr(value)}
-        if id(value) in self._known:
-            return {"t": "known", "v": self._known[id(value)]}
-        if id(value) in self._memo:
-            return {"t": "ref", "i": self._memo[id(value)]}
+        if kind in _AS_THEY_ARE:
+            return _as_it_is(value) if kind in _NUMBERS else value
+        key = id(value)
+        if key in self._known:
+            return {"t": "known", "v": self._known[key]}
+        if key in self._memo:
+            return {"t": "ref", "i": self._memo[key]}
         if self._special is not None and (described := self._special(value)) is not None:
             return {"t": "special", "v": described}
-        return self._describe_guarded(value, path)
-
-    def _describe_guarded(self, value: Any, path: str) -> Description:
-        """One odd value must not cost the checkpoint: whatever fails is named and left out."""
         if self._depth >= _DEEPEST:
             return self._give_up(value, path)
         self._depth += 1
         try:
-            return self._describe_compound(value, path)
-        except Exception:  # noqa: BLE001 - properties, hashes and layouts of the user's may raise what they like
+            described: Description = getattr(self, _route(kind))(value, path)  # type: ignore[arg-type]
+            return described
+        except Exception:  # noqa: BLE001 - properties, hashes and layouts of the user's may raise: one value must not cost the checkpoint
             return self._give_up(value, path)
         finally:
             self._depth -= 1
@@ -249,17 +282,20 @@ class Describer:
     def attributes(self, value: Any, path: str = "", skip: frozenset[str] = frozenset()) -> Description:
         """Descriptions of an object's attributes by name, without those in `skip`."""
         self._remember(value)
-        return {n: self.describe(v, f"{path}.{n}") for n, v in attributes_of(value).items() if n not in skip}
+        return self._fields(value, path, skip)
+
+    def _fields(self, value: Any, path: str, skip: frozenset[str] = frozenset()) -> dict[str, Description]:
+        present = attributes_of(value).items()
+        # a path is text that is made: most attributes are plain and need none
+        return {
+            n: v if type(v) in _WITHOUT_PATH else self.describe(v, f"{path}.{n}") for n, v in present if n not in skip
+        }
 
     def _remember(self, value: Any) -> int:
         number = len(self._alive)
         self._memo[id(value)] = number
         self._alive.append(value)
         return number
-
-    def _describe_compound(self, value: Any, path: str) -> Description:
-        described: Description = getattr(self, _route(type(value)))(value, path)  # type: ignore[arg-type]
-        return described
 
     def _describe_scalar(self, value: np.generic, path: str) -> Description:
         plain = value.dtype.kind in _ARRAY_KINDS
@@ -286,17 +322,12 @@ class Describer:
     def _describe_mapping(self, value: dict[Any, Any], path: str) -> Description:
         if type(value) not in (dict, collections.OrderedDict, collections.defaultdict, collections.Counter):
             return self._give_up(value, path)
-        if _is_flat(value):
-            return self._describe_flat(value)
         number = self._remember(value)
+        if _is_flat(value):
+            return _flat_dictionary(value, number)
         pairs = [[self.describe(k, path), self.describe(v, f"{path}[{k!r}]")] for k, v in value.items()]
         factory = self._describe_factory(value, path) if isinstance(value, collections.defaultdict) else {}
         return {"t": "dict", "c": type(value).__name__, "i": number, "v": pairs, **factory}
-
-    def _describe_flat(self, value: dict[str, Any]) -> Description:
-        if id(value) in self._memo:
-            return {"t": "ref", "i": self._memo[id(value)]}
-        return {"t": "dict", "c": "dict", "i": self._remember(value), "v": [list(pair) for pair in value.items()]}
 
     def _describe_factory(self, value: collections.defaultdict[Any, Any], path: str) -> dict[str, Any]:
         """A default factory by name if it is one of Python's own; another must be there already."""
@@ -310,11 +341,14 @@ class Describer:
     def _describe_sequence(self, value: Any, path: str) -> Description:
         number = self._remember(value)
         name = type(value).__name__
-        if type(value) is list and value and all(type(item) is float for item in value):
+        if type(value) is list and set(map(type, value)) == {float}:
             return {"t": "floats", "i": number, "v": np.asarray(value, dtype=np.float64)}
+        extra = {"maxlen": value.maxlen} if isinstance(value, collections.deque) else {}
+        head = {"t": "sequence", "c": name, "i": number, **extra}
+        if type(value) in (list, collections.deque) and (first := self._remember_flat(value)) is not None:
+            return Later(_flat_dictionaries, (head, list(map(dict.copy, value)), first))
         items = [
-            self._describe_flat(item) if _is_flat(item) else self.describe(item, f"{path}[{k}]")
-            for k, item in enumerate(value)
+            item if type(item) in _WITHOUT_PATH else self.describe(item, f"{path}[{k}]") for k, item in enumerate(value)
         ]
         if isinstance(value, tuple):
             if type(value) is not tuple and not hasattr(value, "_fields"):
@@ -324,8 +358,19 @@ class Describer:
             return {"t": "tuple", "c": name, "i": number, "v": items}
         if type(value) not in (list, set, frozenset, collections.deque):
             return self._give_up(value, path)
-        extra = {"maxlen": value.maxlen} if isinstance(value, collections.deque) else {}
-        return {"t": "sequence", "c": name, "i": number, "v": items, **extra}
+        return {**head, "v": items}
+
+    def _remember_flat(self, values: Collection[Any]) -> int | None:
+        """The number of the first of some flat dictionaries; None where they are not all that, or stand elsewhere too."""
+        keys = list(map(id, values))
+        if len(keys) < 2 or not _are_flat(values):
+            return None
+        if not (self._memo.keys().isdisjoint(keys) and self._known.keys().isdisjoint(keys)):
+            return None
+        first = len(self._alive)
+        self._memo.update(zip(keys, range(first, first + len(keys)), strict=True))
+        self._alive.extend(values)
+        return first
 
     def _describe_simple(self, value: Any, path: str) -> Description:
         if isinstance(value, bytes | bytearray):
@@ -391,8 +436,7 @@ class Describer:
         self.needing[path] = class_name(value)
         if path.endswith("]"):
             self.unfillable.append(path)
-        fields = {n: self.describe(v, f"{path}.{n}") for n, v in attributes_of(value).items()}
-        return {"t": "object", "i": number, "c": class_name(value), "v": fields}
+        return {"t": "object", "i": number, "c": class_name(value), "v": self._fields(value, path)}
 
     def _hides(self, value: Any, seen: set[int]) -> bool:
         """Whether a function's closure, a method's object or a partial's arguments hold state that is captured nowhere else."""

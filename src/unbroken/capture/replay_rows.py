@@ -8,8 +8,9 @@ user's, nothing is taken for granted.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,18 +30,43 @@ ADDED = frozenset({"observations", "next_observations", "actions", "rewards", "d
 _DOCUMENT, _BLOCK, _IMAGES = "rows.json", "rows.bin", "rows.zst"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Rows:
-    """Copies of the rows from count `first` to before `end`; `arrays` have them in this order along their first axis.
+    """The rows from count `first` to before `end` of a buffer's `live` arrays.
 
-    The buffer holds the rows from `oldest` on. `epoch` tells which counting they belong to.
+    The buffer holds the rows from `oldest` on. `epoch` tells which counting they belong to. The rows are copied when `arrays` is
+    first asked for, by any thread: until the buffer has gone all the way round, `add` does not write where they are.
     """
 
     first: int
     end: int
     oldest: int
     epoch: int
-    arrays: dict[str, np.ndarray]
+    live: Mapping[str, np.ndarray]
+    buffer_size: int
+    _copies: dict[str, np.ndarray] | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Copies of the rows by name, in this order along their first axis."""
+        with self._lock:
+            if self._copies is None:
+                names, size = self.live.items(), self.buffer_size
+                self._copies = {name: _copied(array, self.first, self.end, size) for name, array in names}
+            return self._copies
+
+    @property
+    def are_copied(self) -> bool:
+        """Whether nothing that happens to the buffer changes them any more."""
+        return self._copies is not None
+
+    def endure(self, count: int) -> bool:
+        """Whether they are still in their places once the buffer has taken `count` rows in all.
+
+        With `optimize_memory_usage` a row is written into its own place and the next.
+        """
+        return count < self.first + self.buffer_size
 
 
 def grows_by_adding(buffer: Any) -> bool:
@@ -71,6 +97,7 @@ class RowCounter:
         self.epoch = 0
         self._steps = 0
         self._buffer: Any = None
+        self._pending: Rows | None = None
 
     def begin(self, model: BaseAlgorithm, count: int) -> None:
         """The buffer was restored, and all its rows, `count` being the next, are in segments."""
@@ -102,6 +129,7 @@ class RowCounter:
             # such as another one, loaded by the user
             self.forget()
             self._buffer = buffer
+        self._pending = None
         held = buffer.buffer_size if buffer.full else buffer.pos
         added = (model.num_timesteps - self._steps) // model.n_envs if self._steps >= 0 else -1
         count = self.count + added
@@ -114,24 +142,39 @@ class RowCounter:
         self.count, self._steps = count, model.num_timesteps
         oldest = count - held
         first = max(self.safe, oldest)
-        places = np.arange(first, count) % buffer.buffer_size
-        arrays = {
-            name: _copied(array, places)
-            for name, array in row_arrays(buffer).items()
-            if name.partition("/")[0] in ADDED
-        }
-        return Rows(first, count, oldest, self.epoch, arrays)
+        live = {n: array for n, array in row_arrays(buffer).items() if n.partition("/")[0] in ADDED}
+        self._pending = Rows(first, count, oldest, self.epoch, live, buffer.buffer_size)
+        return self._pending
+
+    def about_to_add(self, model: BaseAlgorithm) -> None:
+        """Called after each step of the environments, before its rows are added: what they would overwrite is copied first.
+
+        So it is where something else than these steps has moved the buffer's position.
+        """
+        rows = self._pending
+        if rows is None:
+            return
+        if rows.are_copied:
+            self._pending = None
+            return
+        buffer: Any = self._buffer
+        count = self.count + (model.num_timesteps - self._steps) // model.n_envs
+        if not rows.endure(count) or buffer.pos != (count - 1) % buffer.buffer_size:
+            _ = rows.arrays
+            self._pending = None
 
     def committed(self, rows: Rows) -> None:
         """These rows are on disk, named by a checkpoint."""
+        if self._pending is rows:
+            self._pending = None
         if rows.epoch == self.epoch:
             self.safe = rows.end
 
 
-def _copied(array: np.ndarray, places: np.ndarray) -> np.ndarray:
-    if not len(places):
+def _copied(array: np.ndarray, first: int, end: int, buffer_size: int) -> np.ndarray:
+    if first == end:
         return array[:0].copy()
-    start, stop = int(places[0]), int(places[-1]) + 1
+    start, stop = first % buffer_size, (end - 1) % buffer_size + 1
     return array[start:stop].copy() if start < stop else np.concatenate([array[start:], array[:stop]])
 
 

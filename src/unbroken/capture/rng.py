@@ -11,20 +11,42 @@ from typing import Any
 
 import numpy as np
 
+from unbroken.capture.codec import Later
 from unbroken.capture.filling import Filler
 from unbroken.capture.objects import Describer
 
 
 def capture_generators() -> dict[str, Any]:
     """States of the global generators of this process. Torch is included only where it is already imported."""
-    # random's module functions are methods of one hidden Random instance
-    state: dict[str, Any] = {"python": Describer().describe(random.seed.__self__)}  # type: ignore[attr-defined]
-    state["numpy"] = Describer().describe(np.random.get_state(legacy=False))
+    return _described(*_states())
+
+
+def capture_generators_later() -> Later:
+    """The states of `capture_generators` now, to be described when they are encoded."""
+    return Later(_described, _states())
+
+
+def _states() -> tuple[Any, ...]:
     torch = sys.modules.get("torch")
+    cuda = torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized()
+    return (
+        random.getstate(),
+        np.random.get_state(legacy=False),
+        None if torch is None else torch.get_rng_state().numpy(),
+        [device.numpy() for device in torch.cuda.get_rng_state_all()] if torch is not None and cuda else None,
+    )
+
+
+def _described(python: Any, numpy: Any, torch: Any, cuda: Any) -> dict[str, Any]:
+    version, internal, gauss = python
+    words = np.fromiter(internal, dtype=np.uint64, count=len(internal))
+    # as the one hidden Random instance behind random's functions is described
+    state = {"python": {"t": "python_random", "i": 0, "v": [version, words, Describer().describe(gauss)]}}
+    state["numpy"] = Describer().describe(numpy)
     if torch is not None:
-        state["torch"] = torch.get_rng_state().numpy().copy()
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
-            state["cuda"] = [device.numpy().copy() for device in torch.cuda.get_rng_state_all()]
+        state["torch"] = torch
+    if cuda is not None:
+        state["cuda"] = cuda
     return state
 
 

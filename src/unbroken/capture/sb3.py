@@ -37,18 +37,36 @@ from unbroken.capture.callbacks import Callbacks, capture_callbacks, restore_cal
 from unbroken.capture.configured import configured_names
 from unbroken.capture.construction import MODEL_SKIP, Construction, capture_changed, restore_changed
 from unbroken.capture.filling import Filler
-from unbroken.capture.modules import capture_modules, in_state_dicts, restore_modules
+from unbroken.capture.modules import SteadyModules, restore_modules
 from unbroken.capture.objects import Describer
 from unbroken.capture.replay_rows import RowCounter, Rows
-from unbroken.capture.rng import capture_generators, restore_generators
-from unbroken.capture.training_parts import describer_for, filler_for
+from unbroken.capture.rng import capture_generators_later, restore_generators
+from unbroken.capture.state_dicts import StateDictCopies, cloned
+from unbroken.capture.training_parts import describer_for, digest_of, filler_for
+from unbroken.capture.unchanged import Digests
 from unbroken.capture.vector_environments import capture_vector_environment, restore_vector_environment
 from unbroken.errors import IncompatibleRun
 
 Cut = Literal["rollout", "end"]
 
 _OF_THE_ENVIRONMENT = ("_last_obs", "_last_original_obs", "_last_episode_starts")
+_PLAIN = frozenset({bool, int, float, str, type(None)})
 _EXPLORATION = ("exploration_mat", "exploration_matrices")
+
+
+class SnapshotMemory:
+    """What one snapshot of a training leaves to the next, so that the next costs less. Not thread safe.
+
+    Tensors are copied into the memory of the snapshot before, which must not be in use any more. `counter` knows the rows of the
+    replay buffer that are safe; without it, snapshots hold them all.
+    """
+
+    def __init__(self, model: BaseAlgorithm, counter: RowCounter | None = None) -> None:
+        self.model = model
+        self.counter = counter
+        self.copies = StateDictCopies()
+        self.modules = SteadyModules()
+        self.digests = Digests(lambda value: digest_of(model, value))
 
 
 @dataclass(frozen=True)
@@ -79,26 +97,27 @@ class ModelSnapshot:
 
 
 def capture_model(
-    model: BaseAlgorithm, cut: Cut, callbacks: Callbacks, iteration: int = 0, counter: RowCounter | None = None
+    model: BaseAlgorithm, cut: Cut, callbacks: Callbacks, iteration: int = 0, memory: SnapshotMemory | None = None
 ) -> ModelSnapshot:
     """Snapshot of model, environments, callbacks, logger and generators. Draws no random number that training would notice.
 
-    With a counter, of a replay buffer only the rows that it does not know to be safe, where that suffices.
+    With a memory, the snapshot is good until the next one with it.
     """
-    generators = capture_generators()
-    construction = _construction(model)
+    generators = capture_generators_later()
+    memory = memory if memory is not None and memory.model is model else SnapshotMemory(model)
+    unchanged = model.policy if memory.modules.look(model) else None
+    built = _construction(model)
+    callables, modules = (None, None) if built is None else (built.callables, built.modules)
     missing: list[str] = []
-    names, variable_names = model._get_torch_save_params()
-    tensors = {name: _copied_state_dict(recursive_getattr(model, name)) for name in names}
-    variables = {name: _cloned(recursive_getattr(model, name)) for name in variable_names or []}
-    replay_buffer, rows = capture_replay_buffer(model, missing, counter)
+    tensors, variables = _copied_tensors(model, memory.copies, unchanged)
+    replay_buffer, rows = capture_replay_buffer(model, missing, memory.counter)
     state = {
         "cut": cut,
         "iteration": iteration,
-        "model": _capture_attributes(model, missing),
-        "changed": capture_changed(model, construction, missing),
-        "callables": capture_callables(model, None if construction is None else construction.callables, missing),
-        "modules": capture_modules(model, None if construction is None else construction.modules, missing),
+        "model": _capture_attributes(model, missing, memory.modules),
+        "changed": capture_changed(model, built, missing, memory.digests),
+        "callables": capture_callables(model, callables, missing, memory.digests),
+        "modules": memory.modules.captured(model, modules, missing),
         "exploration": _capture_exploration(model),
         "replay_buffer": replay_buffer,
         "rollout_buffer": capture_rollout_buffer(model, missing),
@@ -112,9 +131,7 @@ def capture_model(
 
 def export_members(model: BaseAlgorithm) -> list[tuple[str, bytes]]:
     """The members of an ordinary SB3 zip of the model as it is now: for use, without the state of the training."""
-    names, variable_names = model._get_torch_save_params()
-    tensors = {name: _copied_state_dict(recursive_getattr(model, name)) for name in names}
-    variables = {name: _cloned(recursive_getattr(model, name)) for name in variable_names or []}
+    tensors, variables = _copied_tensors(model, StateDictCopies())
     return ModelSnapshot("end", model.num_timesteps, tensors, variables, {}, _exported(model)).sb3_members()
 
 
@@ -191,43 +208,20 @@ def _torch_bytes(value: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _cloned(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.detach().clone()
-    if type(value) in (dict, collections.OrderedDict):
-        return type(value)((key, _cloned(item)) for key, item in value.items())
-    if type(value) in (list, tuple):
-        return type(value)(_cloned(item) for item in value)
-    try:
-        return _cloned_exotic(value)
-    except Exception:  # noqa: BLE001 - a container of the user's that cannot be copied must not cost the checkpoint
-        return value
+def _copied_tensors(
+    model: BaseAlgorithm, copies: StateDictCopies, unchanged: Any = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """State dicts and single tensors that SB3 saves, by name."""
+    names, variable_names = model._get_torch_save_params()
+    found = copies.take({name: recursive_getattr(model, name) for name in [*names, *(variable_names or [])]}, unchanged)
+    variables = {name: found.pop(name) for name in variable_names or []}
+    return found, variables
 
 
-def _cloned_exotic(value: Any) -> Any:
-    """Subclasses of containers, whose constructors take what they like: defaultdict a factory, others nothing."""
-    if isinstance(value, tuple):
-        items = [_cloned(item) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    if isinstance(value, dict | list):
-        made = copy.copy(value)
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            made[key] = _cloned(item)
-        return made
-    return value
-
-
-def _copied_state_dict(holder: Any) -> Any:
-    state = getattr(holder, "_orig_mod", holder).state_dict()
-    if isinstance(holder, torch.nn.Module) and all(type(value) is torch.Tensor for value in state.values()):
-        return type(state)((name, value.clone()) for name, value in state.items())
-    return _cloned(state)
-
-
-def _capture_attributes(model: BaseAlgorithm, missing: list[str]) -> dict[str, Any]:
+def _capture_attributes(model: BaseAlgorithm, missing: list[str], modules: SteadyModules) -> dict[str, Any]:
     _, variable_names = model._get_torch_save_params()
     skip = configured_names(type(model)) | MODEL_SKIP | set(variable_names or ())
-    in_tensors = in_state_dicts(model)
+    in_tensors = modules.inside(model)
     describer = describer_for(model)
     described = {
         name: describer.describe(value, name)
@@ -323,6 +317,8 @@ def _exported(model: BaseAlgorithm) -> dict[str, Any]:
 
 
 def _detached(value: Any) -> Any:
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, np.ndarray):
         return value.copy()
     if isinstance(value, collections.deque):
@@ -330,7 +326,7 @@ def _detached(value: Any) -> Any:
     if isinstance(value, ActionNoise):
         return copy.deepcopy(value)
     if isinstance(value, dict | tuple | list):
-        return _cloned(value)
+        return cloned(value)
     return value
 
 

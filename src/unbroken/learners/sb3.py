@@ -15,8 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from unbroken import logs
 from unbroken.capture.buffers import Pieces
 from unbroken.capture.callbacks import AtStart, Callbacks, at_start
-from unbroken.capture.replay_rows import RowCounter
-from unbroken.capture.sb3 import Cut, ModelSnapshot, capture_model, export_members, restore_model
+from unbroken.capture.sb3 import Cut, ModelSnapshot, SnapshotMemory, capture_model, export_members, restore_model
 from unbroken.keeper import Keeper, Snapshot, reason_of
 from unbroken.learners import traced
 from unbroken.learners.protocol import LeaveTraining as LeaveTraining
@@ -63,6 +62,7 @@ class KeeperCallback(BaseCallback):
         self._gaps_said = False
         self._at_start: AtStart | None = None
         self._replay = ReplaySegments(keeper.repository.segments)
+        self._memory: SnapshotMemory | None = None
 
     def callbacks(self) -> Callbacks:
         """The callbacks whose state belongs to the training."""
@@ -99,7 +99,9 @@ class KeeperCallback(BaseCallback):
             return self._snapshot(cut)
 
     def _snapshot(self, cut: Cut) -> Snapshot:
-        captured = self.captured(cut, self._replay.counter)
+        if self._memory is None or self._memory.model is not self.model:
+            self._memory = SnapshotMemory(self.model, self._replay.counter)
+        captured = self.captured(cut, self._memory)
         self.on_capture(captured)
         facts = {**self.facts(self.model), "missing": list(dict.fromkeys([*self._gaps, *captured.missing]))}
         if captured.rows is None:
@@ -115,10 +117,10 @@ class KeeperCallback(BaseCallback):
 
         return Snapshot(captured.step, cut, fill, facts, lambda: self._replay.commit(rows, segments))
 
-    def captured(self, cut: Cut, counter: RowCounter | None = None) -> ModelSnapshot:
-        """The state of the training now; with a counter, of a replay buffer the rows that are new to it."""
+    def captured(self, cut: Cut, memory: SnapshotMemory | None = None) -> ModelSnapshot:
+        """The state of the training now; with a memory, good until the next one with it."""
         iteration = self._iteration_offset() + max(self._rollouts - 1, 0) if cut == "rollout" else 0
-        captured = capture_model(self.model, cut, self.callbacks(), iteration, counter)
+        captured = capture_model(self.model, cut, self.callbacks(), iteration, memory)
         continuation = getattr(self.model, "_unbroken", None)
         captured.state["calls"] = continuation.plain() if continuation else None
         return captured
@@ -173,5 +175,6 @@ class KeeperCallback(BaseCallback):
     def _on_step(self) -> bool:
         if self.stop.grace_is_over:
             raise StopNow("the grace time is over")
+        self._replay.counter.about_to_add(self.model)
         traced.stepped(self)
         return True

@@ -11,6 +11,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from unbroken import tracing
 from unbroken.capture.callbacks import each_callback
+from unbroken.capture.codec import settled
 from unbroken.capture.comparison import WALL_CLOCK
 from unbroken.capture.environments import layers
 from unbroken.keeper import reason_of
@@ -84,7 +85,7 @@ def _trace_state(trace: Trace, callback: KeeperCallback, cut: Cut, step: int) ->
     except Exception as error:  # noqa: BLE001 - capturing runs the user's code, and a trace must not end a training
         trace.failed_cut(step, reason_of(error))
         return
-    state = {"tensors": captured.tensors, "variables": captured.variables, "state": captured.state}
+    state = {"tensors": captured.tensors, "variables": captured.variables, "state": settled(captured.state)}
     trace.cut(step, cut, state, captured.missing, _owners(callback))
 
 
