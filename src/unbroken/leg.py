@@ -65,6 +65,7 @@ class Leg:
         self._ended_by_callback = False
         self._verdict = Verdict("auto", False)
         self._missing: list[str] = []
+        self._captured: dict[str, Any] | None = None
 
     def build(self, verdict: Verdict) -> None:
         """Build the training as the configuration says and restore the checkpoint into it, if there is one."""
@@ -74,8 +75,9 @@ class Leg:
         self._proof_key = proof_key(self.config.target, self.config.environment)
         self._say_differences()
         learner = self._learner = self._learner_class(self.config, verdict.strategy)
+        self._schema = learner.schema()
         if self.resolved.manifest.get("schema"):
-            require_same_schema(self.resolved.manifest["schema"], learner.schema(), self.folder.name)
+            require_same_schema(self.resolved.manifest["schema"], self._schema, self.folder.name)
         # nothing on disk is touched before here: the training can be built, and the checkpoint fits it
         if self.resolved.fresh:
             put_aside(self.resolved)
@@ -247,7 +249,7 @@ class Leg:
             "best_model": None if on_disk is None else on_disk.plain(),
             "mean_reward": learner.mean_reward,
             "config": self.config.plain(),
-            "schema": learner.schema(),
+            "schema": self._schema,
             "context": self._context,
             "environment_capture": self._capture_report(learner),
             "lineage": self.resolved.lineage,
@@ -259,7 +261,10 @@ class Leg:
         }
 
     def _capture_report(self, learner: Learner) -> dict[str, Any]:
-        found = learner.environment_capture()
+        if self._captured is None or self._captured["strategy"] in (None, "auto"):
+            # once an environment's first reset has settled it, it stays
+            self._captured = learner.environment_capture()
+        found = self._captured
         return {
             "strategy": found["strategy"] or self._verdict.strategy,
             "proved": self._verdict.proved,

@@ -266,8 +266,8 @@ class Describer:
             return {"t": "known", "v": self._known[key]}
         if key in self._memo:
             return {"t": "ref", "i": self._memo[key]}
-        if self._special is not None and (described := self._special(value)) is not None:
-            return {"t": "special", "v": described}
+        if self._special is not None and (own := self._special(value)) is not None:
+            return {"t": "special", "v": own}
         if self._depth >= _DEEPEST:
             return self._give_up(value, path)
         self._depth += 1
