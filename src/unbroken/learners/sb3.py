@@ -20,7 +20,7 @@ from unbroken.keeper import Keeper, Snapshot, reason_of
 from unbroken.learners import traced
 from unbroken.learners.protocol import LeaveTraining as LeaveTraining
 from unbroken.learners.replay_segments import ReplaySegments
-from unbroken.learners.stored import Stored, write_state
+from unbroken.learners.stored import Stored, is_small, write_state
 from unbroken.startup import paused_collection
 from unbroken.stopping import StopNow, StopRequest
 from unbroken.store.checkpoint_file import CheckpointWriter
@@ -30,7 +30,7 @@ from unbroken.store.segments import FACT, Segment
 def write_members(writer: CheckpointWriter, snapshot: ModelSnapshot) -> None:
     """Write a snapshot as the members of a checkpoint, without the rows that are kept apart."""
     for name, content in snapshot.sb3_members():
-        writer.write_member(name, content)
+        writer.write_member(name, content, deflate=is_small(len(content)))
     write_state(writer, snapshot.state)
 
 
