@@ -25,6 +25,7 @@ from typing import Any
 
 from unbroken import logs
 from unbroken.capture.selftest import Verdict, prove_instances
+from unbroken.capture.state_dicts import StateDictCopies
 from unbroken.capture.tracked import Tracked, Variables, copied
 from unbroken.compatibility import Verdict as Change
 from unbroken.compatibility import changes, require_compatible, require_same_schema
@@ -180,6 +181,7 @@ class _Loop:
         self._owner = owner
         self._folder = owner.folder
         self._tracked = owner._tracked
+        self._copies = StateDictCopies()
         self._origin: dict[str, Any] = {}
         self._lineage: list[dict[str, Any]] = []
         self._missing: list[str] = []
@@ -302,7 +304,7 @@ class _Loop:
         return verdict
 
     def _snapshot(self, kind: str) -> Snapshot:
-        taken = self._tracked.capture()
+        taken = self._tracked.capture(self._copies)
         for what in taken.missing:
             if what not in self._missing:
                 self._missing.append(what)

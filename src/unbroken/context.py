@@ -16,8 +16,8 @@ _PACKAGES = ("unbroken", "torch", "stable_baselines3", "sb3_contrib", "gymnasium
 _SIMULATORS = ("mujoco", "ale-py", "Box2D", "eclipse-sumo", "libsumo", "sumo-rl")
 
 
-def current_context() -> dict[str, Any]:
-    """Versions, CPU, threads and hash seed of this process. Imports torch."""
+def current_context(*, may_use_gpu: bool = True) -> dict[str, Any]:
+    """Versions, CPU, threads and hash seed of this process, and its GPU where the training may use one. Imports torch."""
     import torch
 
     return {
@@ -28,7 +28,7 @@ def current_context() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         # two processes that drew theirs at random differ, but nobody asked for the same: this is no difference to name
         "hash_seed": os.environ.get("PYTHONHASHSEED") or "random",
-        "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "cuda": torch.cuda.get_device_name(0) if may_use_gpu and torch.cuda.is_available() else None,
     }
 
 

@@ -16,7 +16,7 @@ from unbroken.capture.selftest import Verdict, proof_key
 from unbroken.compatibility import require_same_schema
 from unbroken.config import RunConfig, SavingConfig
 from unbroken.context import current_context, differences, enforce_threads
-from unbroken.errors import StorageError
+from unbroken.errors import StorageError, UsageError
 from unbroken.exports import Exports
 from unbroken.folder import file_names
 from unbroken.keeper import Keeper, SaveSchedule
@@ -71,7 +71,8 @@ class Leg:
         """Build the training as the configuration says and restore the checkpoint into it, if there is one."""
         self._verdict = verdict
         enforce_threads(self.resolved.manifest.get("context"))
-        self._context = current_context()
+        self._require_device()
+        self._context = current_context(may_use_gpu=self.config.device != "cpu")
         self._proof_key = proof_key(self.config.target, self.config.environment)
         self._say_differences()
         learner = self._learner = self._learner_class(self.config, verdict.strategy)
@@ -98,6 +99,13 @@ class Leg:
         )
         self._exports.complete_best_score()
         self._restore(learner)
+
+    def _require_device(self) -> None:
+        """Raise UsageError where a training would begin on another device than asked for; begun on a GPU, it goes on without."""
+        import torch
+
+        if self.resolved.record is None and self.config.device.startswith("cuda") and not torch.cuda.is_available():
+            raise UsageError(f"device {self.config.device!r}: there is no usable GPU here; choose auto or cpu")
 
     def drive(self) -> str:
         """Train to the target or until asked to stop; returns why it ended."""

@@ -239,6 +239,13 @@ def test_a_gpu_that_is_not_there_is_said(monkeypatch, caplog):
     assert "there is no usable GPU here; the training runs on the CPU" in caplog.text
 
 
+def test_a_training_does_not_begin_on_another_device_than_asked_for(unbroken):
+    """A12: a laptop that is asked for a GPU says so at once, not after a night."""
+    ended = unbroken("train", "CartPole-v1", "--device", "cuda", variables={"CUDA_VISIBLE_DEVICES": ""}, small=True)
+    assert ended.code == 2
+    assert ended.error_lines[-1] == "error: device 'cuda': there is no usable GPU here; choose auto or cpu"
+
+
 def test_the_traceback_of_the_unexpected_is_in_the_log(tmp_path, capsys):
     """Issue 2, "Errors": one line on the console, which names the file; errors with a message of ours have none."""
     from unbroken.cli import _explain

@@ -60,7 +60,9 @@ def restore_generators(state: dict[str, Any]) -> None:
 
         torch.set_rng_state(torch.from_numpy(np.array(state["torch"])))
         if "cuda" in state and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all([torch.from_numpy(np.array(device)) for device in state["cuda"]])
+            # another machine may have fewer
+            for number, words in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
+                torch.cuda.set_rng_state(torch.from_numpy(np.array(words)), number)
 
 
 def seed_generators(seed: int) -> None:

@@ -23,7 +23,8 @@ from unbroken.capture import gymnasium_vectors
 from unbroken.capture.codec import digest
 from unbroken.capture.filling import Filler
 from unbroken.capture.objects import LIBRARIES, Describer, class_name, is_pure_python
-from unbroken.capture.rng import capture_generators, restore_generators
+from unbroken.capture.rng import capture_generators_later, restore_generators
+from unbroken.capture.state_dicts import StateDictCopies
 from unbroken.errors import IncompatibleRun, UsageError
 
 _FILLED_IN_PLACE = (np.ndarray, torch.Tensor, np.random.Generator, np.random.RandomState, random.Random)
@@ -112,16 +113,20 @@ class Tracked:
                 found.update({f"{name}.{key}": list(value.shape) for key, value in tensors if hasattr(value, "shape")})
         return found
 
-    def capture(self) -> TrackedSnapshot:
-        """Snapshot of everything tracked and of the process's generators; draws no random number that training would notice."""
-        generators = capture_generators()
+    def capture(self, copies: StateDictCopies | None = None) -> TrackedSnapshot:
+        """Snapshot of everything tracked and of the process's generators; draws no random number that training would notice.
+
+        With `copies`, its tensors are good until the next snapshot with them. They are in the CPU's memory.
+        """
+        generators = capture_generators_later()
         describer = Describer(known=self._known())
-        tensors: dict[str, Any] = {}
+        loadable: dict[str, Any] = {}
         parts: dict[str, Any] = {}
         missing: list[str] = []
         for name, thing in self._things.items():
-            parts[name] = self._describe(name, thing, describer, tensors, missing)
+            parts[name] = self._describe(name, thing, describer, loadable, missing)
         missing += [what for what in describer.opaque if what not in missing]
+        tensors = (copies or StateDictCopies()).take(loadable)
         return TrackedSnapshot(tensors, {"parts": parts, "generators": generators}, tuple(missing))
 
     def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Any]) -> list[str]:
@@ -152,7 +157,7 @@ class Tracked:
         return {**own, **{f"{name} as given": env for name, env in self._given.items()}}
 
     def _describe(
-        self, name: str, thing: Any, describer: Describer, tensors: dict[str, Any], missing: list[str]
+        self, name: str, thing: Any, describer: Describer, loadable: dict[str, Any], missing: list[str]
     ) -> dict[str, Any]:
         if _is_any_environment(thing):
             described, gaps = _captured_environment(thing)
@@ -163,7 +168,7 @@ class Tracked:
         held = thing.state_dict()
         part: dict[str, Any] = {"kind": "state_dict", "inner": self._describe_inner(name, thing, describer)}
         if _is_loadable(held):
-            tensors[name] = copied(held)
+            loadable[name] = thing
         else:
             part["state"] = describer.describe(held, name)
         return part
@@ -211,9 +216,9 @@ class Tracked:
 
 
 def copied(value: Any) -> Any:
-    """A copy of a nest of containers and tensors that later training does not change."""
+    """A copy of a nest of containers and tensors, in the CPU's memory, that later training does not change."""
     if isinstance(value, torch.Tensor):
-        return value.detach().clone()
+        return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
         made: dict[Any, Any] = collections.OrderedDict() if isinstance(value, collections.OrderedDict) else {}
         made.update((key, copied(item)) for key, item in value.items())

@@ -16,6 +16,7 @@ from unbroken import logs
 from unbroken.capture.environments import CaptureWrapper, Strategy, find_capture_wrapper
 from unbroken.capture.objects import class_name
 from unbroken.capture.rng import seed_generators
+from unbroken.capture.state_dicts import StateDictCopies
 from unbroken.config import RunConfig
 from unbroken.errors import ConfigurationError
 from unbroken.exports import Score
@@ -52,6 +53,7 @@ class PPOLearner:
         self._best: Score | None = None
         self._last_evaluation = 0
         self._gaps: tuple[str, ...] = ()
+        self._copies = StateDictCopies()
         self._gaps_said = False
         self._began = (time.monotonic(), 0)
 
@@ -183,7 +185,8 @@ class PPOLearner:
 
     def _snapshot(self, cut: str) -> Snapshot:
         best = None if self._best is None else [self._best.value, self._best.step]
-        taken = ppo_files.capture(self._ppo, cut, judged={"best": best, "last": self._last_evaluation})
+        judged = {"best": best, "last": self._last_evaluation}
+        taken = ppo_files.capture(self._ppo, cut, self._copies, judged=judged)
         self._tools.note_missing(taken.missing)
         facts = {**self._tools.facts(), "missing": list(dict.fromkeys([*self._gaps, *taken.missing]))}
         return Snapshot(self.step, cut, taken.write, facts)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from unbroken import logs
+from unbroken.capture.state_dicts import StateDictCopies
 from unbroken.capture.tracked import Tracked, copied
 from unbroken.errors import DamagedFile, IncompatibleRun
 from unbroken.learners.ppo import PPO
@@ -49,9 +50,12 @@ class PPOSnapshot:
         write_state(writer, self.state)
 
 
-def capture(ppo: PPO, cut: str, **more: Any) -> PPOSnapshot:
-    """Snapshot of a training between two iterations; `more` is plain data that goes into the state."""
-    taken = _parts(ppo).capture()
+def capture(ppo: PPO, cut: str, copies: StateDictCopies | None = None, **more: Any) -> PPOSnapshot:
+    """Snapshot of a training between two iterations; `more` is plain data that goes into the state.
+
+    With `copies`, the snapshot is good until the next one with them.
+    """
+    taken = _parts(ppo).capture(copies)
     content = {
         **taken.tensors,
         "timestep": ppo.timestep,

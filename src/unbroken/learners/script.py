@@ -168,7 +168,7 @@ class RotatingCheckpointCallback(KeeperCallback):
 
     def _init_callback(self) -> None:
         self.keeper.schedule.every = self.save_freq * self.model.n_envs
-        self._context = self._context or current_context()
+        self._context = self._context or current_context(may_use_gpu=self.model.device.type != "cpu")
         self._schema = describe_schema(self.model)
 
     def _on_training_end(self) -> None:
@@ -283,7 +283,7 @@ def _restore(model: BaseAlgorithm, checkpoints: RotatingCheckpointCallback, reco
     mixed = _judge(manifest["config"], _configuration(model), name, record.step)
     require_same_schema(manifest["schema"], describe_schema(model), name, ways_out=_WAYS_OUT)
     enforce_threads(manifest.get("context"))
-    found = differences(manifest.get("context") or {}, current_context())
+    found = differences(manifest.get("context") or {}, current_context(may_use_gpu=model.device.type != "cpu"))
     if found:
         logs.checkpoint(f"Note: exactness is not guaranteed on this leg, because {'; '.join(found)}")
     checkpoints.adopt({**manifest, "lineage": [*(manifest.get("lineage") or []), *mixed]})
