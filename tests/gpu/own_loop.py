@@ -1,9 +1,11 @@
 """A hand-written loop on the GPU whose dropout draws from the GPU's generator: `own_loop.py FOLDER [STEP TO DIE AT]`."""
 
 import os
+import random
 import signal
 import sys
 
+import numpy as np
 import torch
 
 from unbroken import Checkpointer
@@ -12,7 +14,8 @@ DEVICE = "cuda"
 
 
 def main(folder: str, dies_at: int) -> None:
-    torch.manual_seed(0)
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(0)
     model = torch.nn.Sequential(
         torch.nn.Linear(16, 256), torch.nn.ReLU(), torch.nn.Dropout(0.3), torch.nn.Linear(256, 1)
     ).to(DEVICE)

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from unbroken.capture import layout
 from unbroken.capture.codec import Later
 from unbroken.capture.objects import (
     Description,
@@ -57,6 +58,12 @@ def _constants_near(live: Any) -> frozenset[int]:
         found.update(map(id, vars(cls).values()))
         found.update(map(id, vars(sys.modules.get(cls.__module__, object)).values()))
     return frozenset(found)
+
+
+def _lies_anyhow(live: np.ndarray) -> bool:
+    """Whether an array is a block of its own: one in the memory of another keeps its place, which is its layout."""
+    strides = layout.in_items(live)
+    return live.base is None and strides is not None and layout.is_dense(live.shape, strides)
 
 
 class Filler:
@@ -180,15 +187,19 @@ class Filler:
         value = description["v"]
         if "axes" in description:
             value = value.transpose(np.argsort(description["axes"]))
+        # what was read is one block, whichever way its axes go
+        strides = description.get("strides") or layout.in_items(value) or ()
+        wanted = tuple(stride * value.itemsize for stride in strides)
+        told = "axes" in description or "strides" in description
         fits = (
             type(live) is np.ndarray
             and live.dtype == value.dtype
             and live.shape == value.shape
             and live.flags.writeable
-            and ("axes" not in description or live.strides == value.strides)
+            and (live.strides == wanted or not (told or _lies_anyhow(live)))
             and not np.may_share_memory(live, value)
         )
-        target = self._claim(description, live, fits, lambda: value.copy(order="K"))
+        target = self._claim(description, live, fits, lambda: layout.laid_out(value, strides))
         if target is live:
             target[...] = value
         return target
@@ -303,7 +314,11 @@ class Filler:
         import torch
 
         value = tensor_from(description)
-        fits = isinstance(live, torch.Tensor) and live.dtype == value.dtype and live.shape == value.shape
+        fits = (
+            isinstance(live, torch.Tensor)
+            and (live.dtype, live.shape) == (value.dtype, value.shape)
+            and (live.stride() == value.stride() or not layout.is_dense(live.shape, live.stride()))
+        )
         device = live.device if isinstance(live, torch.Tensor) else torch.device("cpu")
         target = self._claim(description, live, fits, lambda: value.to(device))
         if target is live:

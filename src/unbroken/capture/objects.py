@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from unbroken.capture import layout
 from unbroken.capture.codec import Later
 
 Description = Any
@@ -312,12 +313,18 @@ class Describer:
             number = self._remember(value)
             items = [self.describe(item, f"{path}[{k}]") for k, item in enumerate(value.reshape(-1).tolist())]
             return {"t": "objects", "i": number, "s": list(value.shape), "v": items}
+        described: dict[str, Any] = {"t": "array", "i": self._remember(value)}
         if value.flags.c_contiguous or value.ndim < 2:
-            return {"t": "array", "i": self._remember(value), "v": value.copy(order="C")}
-        # the order in memory decides which kernel a convolution takes, and with it the last bits: transposed images
-        axes = sorted(range(value.ndim), key=lambda axis: -abs(value.strides[axis]))
-        described = {"t": "array", "i": self._remember(value), "axes": axes}
-        return {**described, "v": np.ascontiguousarray(value.transpose(axes)).copy()}
+            described["v"] = copied = value.copy(order="C")
+        else:
+            described["axes"] = axes = sorted(range(value.ndim), key=lambda axis: -abs(value.strides[axis]))
+            described["v"] = np.ascontiguousarray(value.transpose(axes)).copy()
+            copied = described["v"].transpose(np.argsort(axes))
+        if copied.strides != value.strides:
+            strides = layout.in_items(value)
+            if strides is not None and layout.is_dense(value.shape, strides):
+                described["strides"] = list(strides)
+        return described
 
     def _describe_mapping(self, value: dict[Any, Any], path: str) -> Description:
         if type(value) not in (dict, collections.OrderedDict, collections.defaultdict, collections.Counter):
@@ -463,7 +470,11 @@ def tensor_data(value: Any) -> dict[str, Any]:
     name = str(value.dtype).removeprefix("torch.")
     cpu = value.detach().to("cpu", copy=True).contiguous()
     raw = cpu.view(torch.uint8).numpy() if name in ("bfloat16", "float8_e4m3fn", "float8_e5m2") else cpu.numpy()
-    return {"d": name, "s": list(cpu.shape), "v": raw}
+    found = {"d": name, "s": list(cpu.shape), "v": raw}
+    strides = tuple(value.stride())
+    if strides != layout.in_order(cpu.shape) and layout.is_dense(cpu.shape, strides):
+        found["strides"] = list(strides)
+    return found
 
 
 def tensor_from(description: Mapping[str, Any]) -> Any:
@@ -474,7 +485,12 @@ def tensor_from(description: Mapping[str, Any]) -> Any:
     dtype = getattr(torch, description["d"])
     if not isinstance(dtype, torch.dtype):
         raise TypeError(f"{description['d']} is not a tensor type")
-    return (raw if raw.dtype == dtype else raw.view(dtype)).reshape(description["s"])
+    value = (raw if raw.dtype == dtype else raw.view(dtype)).reshape(description["s"])
+    if "strides" not in description:
+        return value
+    if not layout.is_dense(description["s"], description["strides"]):
+        raise ValueError(f"a tensor of shape {description['s']} cannot have the strides {description['strides']}")
+    return torch.empty_strided(description["s"], description["strides"], dtype=dtype).copy_(value)
 
 
 def new_generator(name: str) -> np.random.Generator:
