@@ -42,6 +42,7 @@ soak: install-dev
 
 benchmarks: install-dev
 	$(BIN)/python benchmarks/checkpoint_cost.py
+	$(BIN)/python benchmarks/checkpoint_growth.py
 	$(BIN)/python benchmarks/resume_time.py
 	$(BIN)/python benchmarks/plain_ppo.py
 
