@@ -44,6 +44,7 @@ _TABLE = {
     "hyperparameters.use_sde": Verdict.INCOMPATIBLE,
     "saving": Verdict.COMPATIBLE,
     "evaluation": Verdict.COMPATIBLE,
+    "tracking": Verdict.COMPATIBLE,
     "callbacks": Verdict.RISKY,
     "log_interval": Verdict.COMPATIBLE,
     "self_test": Verdict.COMPATIBLE,

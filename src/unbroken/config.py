@@ -102,6 +102,14 @@ class EvaluationConfig(_Section):
     episodes: int = Field(default=5, ge=1)
 
 
+class TrackingConfig(_Section):
+    """Which trackers get the curves: Weights & Biases, MLflow, and the project or experiment there."""
+
+    wandb: bool = False
+    mlflow: bool = False
+    project: str = Field(default="unbroken", min_length=1)
+
+
 class RunConfig(_Section):
     """Everything that shapes a run. Units: steps are environment steps over all copies, times are seconds."""
 
@@ -116,6 +124,7 @@ class RunConfig(_Section):
     hyperparameters: dict[str, Any] = Field(default_factory=dict)
     saving: SavingConfig = Field(default_factory=SavingConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
     callbacks: list[str] = Field(default_factory=list)
     log_interval: int | None = Field(default=None, ge=1)
     self_test: bool = True

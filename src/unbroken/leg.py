@@ -24,13 +24,14 @@ from unbroken.learners.protocol import Learner, LeaveTraining, Surroundings
 from unbroken.locate import repository_of
 from unbroken.metadata import leg_entry, metadata_content
 from unbroken.progress import Progress
-from unbroken.recording import Recorder, cut_recordings
+from unbroken.recording import METRICS, Recorder, cut_recordings
 from unbroken.resolving import Resolved, put_aside
 from unbroken.restoring import repeated_steps, say_resumed
 from unbroken.retention.policy import KeepEvery, KeepNewest, Policy
 from unbroken.stopping import BY_CALLBACK, StopNow, StopRequest, leave_process
 from unbroken.store.checkpoint_file import CheckpointFile
 from unbroken.store.repository import CheckpointRecord
+from unbroken.tracking.forwarder import Forwarder, trackers_of
 
 
 def learner_class(algo: str) -> Callable[[RunConfig, Strategy], Learner]:
@@ -59,6 +60,7 @@ class Leg:
         self._learner_class = learner_class(self.config.algo)
         self._learner: Learner | None = None
         self._recorder: Recorder | None = None
+        self._forwarder: Forwarder | None = None
         self._keeper: Keeper
         self._exports: Exports
         self._progress = Progress(self.config.total_timesteps, resolved.step)
@@ -72,6 +74,7 @@ class Leg:
         self._verdict = verdict
         enforce_threads(self.resolved.manifest.get("context"))
         self._require_device()
+        trackers = trackers_of(self.config.tracking, self.folder.path)
         self._context = current_context(may_use_gpu=self.config.device != "cpu")
         self._proof_key = proof_key(self.config.target, self.config.environment)
         self._say_differences()
@@ -85,6 +88,7 @@ class Leg:
         self._exports = self._make_exports(learner)
         cut_recordings(self.folder.path, self.resolved.manifest.get("logs") or {})
         self._recorder = Recorder(self.folder.path)
+        self._forwarder = Forwarder(self.folder.path, trackers, self.folder.name, self._told_to_trackers())
         self._keeper = self._make_keeper(self._recorder)
         learner.equip(
             Surroundings(
@@ -135,6 +139,8 @@ class Leg:
             self._learner.close()
         if self._recorder is not None:
             self._recorder.close()
+        if self._forwarder is not None:
+            self._forwarder.close(complete=self.step >= self.config.total_timesteps)
 
     def give_up(self) -> None:
         """End the process although a step has not returned: the grace time is over."""
@@ -287,3 +293,9 @@ class Leg:
 
     def _write_metadata(self, record: CheckpointRecord, facts: Mapping[str, Any]) -> None:
         self.folder.write_metadata(metadata_content(record, facts))
+        if self._forwarder is not None:
+            self._forwarder.forward(int(facts["logs"][METRICS]))
+
+    def _told_to_trackers(self) -> dict[str, Any]:
+        parent = self.resolved.stored.get("parent")
+        return {**self.config.plain(), **({} if parent is None else {"parent": parent})}

@@ -1,0 +1,84 @@
+"""A run in MLflow, at the place that MLFLOW_TRACKING_URI names."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unbroken.tracking.forwarder import Row, TrackedRun
+
+_TOKEN = "unbroken.token"
+_MOST_METRICS, _MOST_PARAMETERS = 1000, 100
+
+
+class MLflow:
+    """Fulfils `forwarder.Tracker`. MLflow keeps whatever is sent twice, so its own store is asked for what it has."""
+
+    name = "mlflow"
+
+    def __init__(self, experiment: str) -> None:
+        self._experiment = experiment
+        self._client: Any = None
+        self._run_id = ""
+        self._last: dict[str, int] = {}
+
+    def begin(self, run: TrackedRun) -> None:
+        """As the protocol says. The run is found by a tag, also where the process died right after making it."""
+        from mlflow.tracking import MlflowClient
+
+        self._client = MlflowClient()
+        experiment = self._client.get_experiment_by_name(self._experiment)
+        place = self._client.create_experiment(self._experiment) if experiment is None else experiment.experiment_id
+        found = self._client.search_runs([place], filter_string=f"tags.`{_TOKEN}` = '{run.token}'")
+        if found:
+            self._continue(found[0])
+            return
+        made = self._client.create_run(place, tags={_TOKEN: run.token}, run_name=run.name)
+        self._run_id = made.info.run_id
+        self._log_parameters(run.config)
+
+    def log(self, rows: Sequence[Row]) -> None:
+        """As the protocol says."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [
+            Metric(key, value, now, step)
+            for step, values in rows
+            for key, value in values.items()
+            if step > self._last.get(key, -1)
+        ]
+        for start in range(0, len(metrics), _MOST_METRICS):
+            part = metrics[start : start + _MOST_METRICS]
+            self._client.log_batch(self._run_id, metrics=part)
+            self._last.update((metric.key, metric.step) for metric in part)
+
+    def finish(self, complete: bool) -> None:
+        """As the protocol says; a run that is not complete stays running, for the next leg."""
+        if complete:
+            self._client.set_terminated(self._run_id, "FINISHED")
+
+    def _continue(self, run: Any) -> None:
+        self._run_id = run.info.run_id
+        self._client.update_run(self._run_id, status="RUNNING")
+        for key in run.data.metrics:
+            history = self._client.get_metric_history(self._run_id, key)
+            self._last[key] = max((metric.step for metric in history), default=-1)
+
+    def _log_parameters(self, config: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        flat = [Param(key, str(value)[:500]) for key, value in _flat(config).items()]
+        for start in range(0, len(flat), _MOST_PARAMETERS):
+            self._client.log_batch(self._run_id, params=flat[start : start + _MOST_PARAMETERS])
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found.update(_flat(value, f"{prefix}{key}."))
+        else:
+            found[f"{prefix}{key}"] = value
+    return found

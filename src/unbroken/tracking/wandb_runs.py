@@ -1,0 +1,64 @@
+"""A run in Weights & Biases; without an account it is recorded offline in the run folder, for `wandb sync`."""
+
+from __future__ import annotations
+
+import netrc
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unbroken import logs
+from unbroken.tracking.forwarder import Row, TrackedRun
+
+
+class WeightsAndBiases:
+    """Fulfils `forwarder.Tracker`. Each leg that records offline makes a folder of its own, all with one run id."""
+
+    name = "wandb"
+
+    def __init__(self, folder: Path, project: str) -> None:
+        self._folder = folder
+        self._project = project
+        self._run: Any = None
+
+    def begin(self, run: TrackedRun) -> None:
+        """As the protocol says. Nothing of the console, the code or the repository is recorded."""
+        import wandb
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._run = wandb.init(
+            project=self._project,
+            id=run.token,
+            name=run.name,
+            resume="allow",
+            dir=str(self._folder),
+            config=dict(run.config),
+            mode=_mode(),
+            settings=wandb.Settings(silent=True, console="off", disable_git=True, disable_code=True),
+        )
+
+    def log(self, rows: Sequence[Row]) -> None:
+        """As the protocol says; the service passes over steps that it has."""
+        for step, values in rows:
+            if step >= self._run.step:
+                self._run.log(values, step=step)
+
+    def finish(self, complete: bool) -> None:
+        """As the protocol says; a run that is not complete is resumed by the next leg."""
+        self._run.finish(exit_code=0)
+
+
+def _mode() -> Any:
+    """None for what the user's environment says. Never ask for a key: nobody may be there to answer."""
+    if os.environ.get("WANDB_MODE") or os.environ.get("WANDB_API_KEY") or _has_login():
+        return None
+    logs.checkpoint("wandb: no account is set up here, so the run is recorded offline; `wandb sync` sends it")
+    return "offline"
+
+
+def _has_login() -> bool:
+    try:
+        return netrc.netrc().authenticators("api.wandb.ai") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

@@ -1,0 +1,205 @@
+"""A run that was killed is one run with one curve in the user's tracker (A16), and a tracker that fails costs no training (A10)."""
+
+import json
+import time
+from collections import Counter
+
+import pytest
+from wandb_files import history, records
+
+from unbroken.config import TrackingConfig
+from unbroken.errors import UsageError
+from unbroken.recording import METRICS
+from unbroken.testing.child import TrainingProcess
+from unbroken.tracking import forwarder
+from unbroken.tracking.forwarder import Forwarder, trackers_of
+from unbroken.tracking.mlflow_runs import MLflow
+
+SMALL = (
+    "--set", "hyperparameters.n_steps=64", "--set", "hyperparameters.batch_size=64", "--set", "self_test=false",
+    "--eval-every", "256", "--eval-episodes", "1", "--save-every", "128", "--run", "it",
+)  # fmt: skip
+BOTH = ("--set", "tracking.wandb=true", "--set", "tracking.mlflow=true")
+
+
+@pytest.fixture
+def variables(tmp_path):
+    return {
+        "WANDB_MODE": "offline",
+        "MLFLOW_TRACKING_URI": (tmp_path / "mlruns").as_uri(),
+        # of the kinds of store that a client alone can have, the one without a server
+        "MLFLOW_ALLOW_FILE_STORE": "true",
+        "NO_PROXY": "*",
+    }
+
+
+def training(folder, variables, *more):
+    words = ["-m", "unbroken", "train", "CartPole-v1", *SMALL, "--runs-dir", str(folder / "runs"), *more]
+    return TrainingProcess(words, variables, folder=folder)
+
+
+def completed(process):
+    with process:
+        assert process.wait(120) == 0, process.last_lines()
+    return process.lines
+
+
+def expected(run):
+    """(step, key, value) of every number in the metrics file."""
+    rows = [json.loads(line) for line in (run / METRICS).read_text("utf-8").splitlines()]
+    return sorted(
+        (row["step"], key, float(value))
+        for row in rows
+        for key, value in row.items()
+        if key != "step" and not isinstance(value, str)
+    )
+
+
+def in_wandb(run):
+    files = sorted((run / "tracking").rglob("*.wandb"))
+    found = [row for path in files for row in history(path)]
+    ids = {record.run.run_id for path in files for record in records(path) if record.WhichOneof("record_type") == "run"}
+    return sorted(found), ids
+
+
+def in_mlflow(variables, monkeypatch, experiment="unbroken"):
+    from mlflow.tracking import MlflowClient
+
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    client = MlflowClient()
+    runs = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+    return client, runs
+
+
+def curve(client, run):
+    found = [client.get_metric_history(run.info.run_id, key) for key in run.data.metrics]
+    return sorted((metric.step, metric.key, metric.value) for one in found for metric in one)
+
+
+def test_a_killed_run_is_one_run_with_one_curve(tmp_path, variables, monkeypatch):
+    """A16: killed twice after checkpoints, then trained to its target: no row twice, none missing, in either tracker."""
+    for _ in range(2):
+        with training(tmp_path, variables, *BOTH, "--steps", "1024") as process:
+            assert process.wait_for("Saved ", 60), process.last_lines()
+            time.sleep(1.0)
+    completed(training(tmp_path, variables, *BOTH, "--steps", "1024"))
+    run = tmp_path / "runs" / "it"
+    wanted = expected(run)
+    assert max(step for step, _, _ in wanted) >= 1024
+    found, ids = in_wandb(run)
+    assert [place for place, count in Counter((step, key) for step, key, _ in found).items() if count > 1] == []
+    assert found == wanted
+    token = json.loads((run / "tracking" / "state.json").read_text("utf-8"))["token"]
+    assert ids == {token}
+    client, runs = in_mlflow(variables, monkeypatch)
+    assert [one.info.status for one in runs] == ["FINISHED"]
+    assert curve(client, runs[0]) == wanted
+    assert runs[0].data.params["hyperparameters.n_steps"] == "64"
+
+
+@pytest.mark.full
+def test_a_fork_and_a_fresh_start_are_runs_of_their_own(tmp_path, variables, monkeypatch):
+    """A9, A16: the fork tells its parent; what was before `--fresh` stays as it is."""
+    completed(training(tmp_path, variables, *BOTH, "--steps", "256"))
+    completed(training(tmp_path, variables, "--checkpoint", "it@128", "--run", "fork", "--steps", "256"))
+    completed(training(tmp_path, variables, *BOTH, "--steps", "128", "--fresh"))
+    _, runs = in_mlflow(variables, monkeypatch)
+    assert sorted(run.info.run_name for run in runs) == ["fork", "it", "it"]
+    assert len({run.data.tags["unbroken.token"] for run in runs}) == 3
+    assert [run.data.params["parent.run"] for run in runs if run.info.run_name == "fork"] == ["it"]
+
+
+class Sometimes:
+    """A tracker that fails for a while, or hangs."""
+
+    name = "wandb"
+
+    def __init__(self, failures=0, hangs=0.0):
+        self.failures, self.hangs = failures, hangs
+        self.rows = []
+        self.finished = None
+
+    def begin(self, run):
+        self.run = run
+
+    def log(self, rows):
+        time.sleep(self.hangs)
+        if self.failures:
+            self.failures -= 1
+            raise RuntimeError("no network")
+        self.rows += rows
+
+    def finish(self, complete):
+        self.finished = complete
+
+
+def write_rows(folder, *steps):
+    path = folder / METRICS
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.writelines(
+            json.dumps({"step": step, "x": step / 2, "y": "nan", "word": "no number"}) + "\n" for step in steps
+        )
+    return path.stat().st_size
+
+
+def test_only_what_is_safe_is_sent_and_what_failed_is_sent_later(tmp_path, caplog):
+    """A16, A10"""
+    tracker = Sometimes(failures=1)
+    sender = Forwarder(tmp_path, [tracker], "it", {})
+    first = write_rows(tmp_path, 1, 2)
+    second = write_rows(tmp_path, 3)
+    write_rows(tmp_path, 4)
+    sender.forward(first)
+    sender.forward(second)
+    sender.close(complete=False)
+    assert [step for step, _ in tracker.rows] == [1, 2, 3]
+    assert tracker.rows[2][1]["x"] == 1.5
+    assert str(tracker.rows[0][1]["y"]) == "nan"
+    assert tracker.finished is False
+    assert "wandb: no network; training goes on" in caplog.text
+    again = Sometimes()
+    sender = Forwarder(tmp_path, [again], "it", {})
+    sender.forward(write_rows(tmp_path, 5))
+    sender.close(complete=True)
+    assert [step for step, _ in again.rows] == [4, 5]
+    assert again.run.token == tracker.run.token
+
+
+def test_a_tracker_that_hangs_holds_up_nothing(tmp_path, monkeypatch, caplog):
+    """A10"""
+    monkeypatch.setattr(forwarder, "_PATIENCE_SECONDS", 0.2)
+    sender = Forwarder(tmp_path, [Sometimes(hangs=5.0)], "it", {})
+    started = time.monotonic()
+    sender.forward(write_rows(tmp_path, 1))
+    assert time.monotonic() - started < 0.1
+    sender.close(complete=True)
+    assert time.monotonic() - started < 2.0
+    assert "a tracker does not answer" in caplog.text
+
+
+def test_mlflow_is_asked_for_what_it_has(tmp_path, variables, monkeypatch):
+    """A16: the process died after sending and before it noted so."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    end = write_rows(tmp_path, 1, 2)
+    state = tmp_path / "tracking" / "state.json"
+    for _ in range(2):
+        sender = Forwarder(tmp_path, [MLflow("own")], "it", {"a": {"b": 1}})
+        token = json.loads(state.read_text())["token"]
+        sender.forward(end)
+        sender.close(complete=False)
+        state.write_text(json.dumps({"token": token, "steps": {}}))
+    client, runs = in_mlflow(variables, monkeypatch, "own")
+    assert len(runs) == 1
+    assert [(m.step, m.value) for m in client.get_metric_history(runs[0].info.run_id, "x")] == [(1, 0.5), (2, 1.0)]
+    assert runs[0].data.params == {"a.b": "1"}
+
+
+def test_a_missing_package_is_said_with_the_way_out(tmp_path, monkeypatch):
+    """A16"""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r'pip install "unbroken\[mlflow\]"'):
+        trackers_of(TrackingConfig(mlflow=True), tmp_path)
+    assert trackers_of(TrackingConfig(), tmp_path) == []
