@@ -58,9 +58,9 @@ def carry(request: TrainRequest, *, hard_exit: bool) -> Outcome:
     named = begun_with(request, folder)
     check_target(named["target"])
     check_wrappers((named.get("environment") or {}).get("wrappers"))
-    folder.prepare()
-    lock = ExclusiveLock(folder.lock_path, folder.name)
-    with lock, logs.logging_to(folder.log_path), logs.recording_tracebacks(folder.log_path):
+    made = folder.prepare()
+    lock, log = ExclusiveLock(folder.lock_path, folder.name), folder.log_path
+    with lock, folder.removed_if_refused(made), logs.logging_to(log), logs.recording_tracebacks(log):
         resolved = resolve(request, folder)
         there = resolved.record is not None and resolved.step >= resolved.config.total_timesteps
         if there or resolved.ended_by_callback:
