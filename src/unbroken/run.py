@@ -67,8 +67,13 @@ def carry(request: TrainRequest, *, hard_exit: bool) -> Outcome:
             if folder.stored() is None:
                 resolved.remember()
             # else nothing is stored: what trains nothing must not change what the run continues with
-            return _already_there(resolved) if there else _ended_before(resolved)
-        return _carry_leg(resolved, hard_exit)
+            outcome = _already_there(resolved) if there else _ended_before(resolved)
+        else:
+            outcome = _carry_leg(resolved, hard_exit)
+        if outcome.exit_code == 0:
+            # last of all: a kill before this line leaves the promise of --more open, and its repetition adds nothing
+            resolved.fulfil_promise()
+        return outcome
 
 
 def _already_there(resolved: Resolved) -> Outcome:
