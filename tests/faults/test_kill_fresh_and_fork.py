@@ -53,9 +53,7 @@ def killed(result):
     assert result.returncode == -signal.SIGKILL, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize(
-    "nth", [1, pytest.param(2, marks=pytest.mark.full), 3, pytest.param(5, marks=pytest.mark.full), 6]
-)
+@pytest.mark.parametrize("nth", [3, *(pytest.param(nth, marks=pytest.mark.full) for nth in (1, 2, 5, 6))])
 def test_killed_while_the_old_training_moves_to_the_archive(runs, original, nth):
     """A9: nothing of the old training is lost, and the same command makes the fresh one that it would have been."""
     before = contents(runs / "run")
@@ -73,11 +71,11 @@ def test_killed_while_the_old_training_moves_to_the_archive(runs, original, nth)
 @pytest.mark.parametrize(
     "place",
     [
-        "checkpoint.write:1",
+        pytest.param("checkpoint.write:1", marks=pytest.mark.full),
         pytest.param("checkpoint.replace:1", marks=pytest.mark.full),
         "run-yaml.write:1",
         pytest.param("run-yaml.replace:1", marks=pytest.mark.full),
-        "run-yaml.sync_folder:1",
+        pytest.param("run-yaml.sync_folder:1", marks=pytest.mark.full),
     ],
 )
 def test_killed_while_a_fork_is_made(runs, place):
