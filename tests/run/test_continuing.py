@@ -79,9 +79,10 @@ def test_more_killed_after_its_last_checkpoint_does_not_add_again(training, monk
         raise Killed
 
     training(steps=128)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(place, dies)
-        training(more=128)
+        with pytest.raises(Killed):
+            training(more=128)
     assert training.checkpoints()[-1] == 256
     again = training(more=128)
     assert (again.step, again.exit_code) == (256, 0)
