@@ -99,6 +99,7 @@ def test_a_sound_script_is_proved_identical(prove, tmp_path):
     assert not [tag for tag, attributes in content.tags if tag == "script" or {"src", "href"} & attributes.keys()]
 
 
+@pytest.mark.full
 def test_a_target_is_proved_identical(prove):
     """A18: `prove TARGET` with the options of `train`; here off-policy, so the replay buffer is compared too."""
     words = [
