@@ -82,16 +82,9 @@ class RunFolder:
 
     def prepare(self) -> list[Path]:
         """Make the folder and see that it can be written; returns what was made. Raises StorageError with the reason."""
-        made = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        made: list[Path] = []
         try:
-            self._require_writable()
-        except StorageError:
-            _remove_empty(made)
-            raise
-        return made
-
-    def _require_writable(self) -> None:
-        try:
+            made += [path for path in (self.path, *self.path.parents) if not path.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             free = self.backend.free_bytes()
             # before the lock: another start may do the same now. The name is one that `remove_leftovers` knows
@@ -100,14 +93,17 @@ class RunFolder:
             with contextlib.suppress(FileNotFoundError):
                 self.backend.remove(probe)
         except OSError as error:
+            _remove_empty(made)
             raise StorageError(
                 f"run folder {self.path} cannot be written: {error}; choose another with --runs-dir"
             ) from error
         if free < _SPACE_NEEDED_BYTES:
+            _remove_empty(made)
             raise StorageError(
                 f"only {free / 1e6:.0f} MB are free for {self.path}: no room for a checkpoint; "
                 "free some or choose another --runs-dir"
             )
+        return made
 
     @contextlib.contextmanager
     def removed_if_refused(self, made: list[Path]) -> Iterator[None]:
