@@ -91,8 +91,8 @@ class Exports:
         )
         logs.checkpoint(f"Target reached: {step:,} of {target:,} steps are done; {score}")
         logs.checkpoint(
-            f"Ready for the next run: the final model is {self._folder.path / self.final}; "
-            "--steps with a higher target, or --more N, continues"
+            f"Ready for the next run: {self._folder.path} is at step {step:,}, its final model is "
+            f"{self._folder.path / self.final}; --steps with a higher target, or --more N, continues"
         )
 
     def try_again_at_once(self) -> None:
