@@ -158,6 +158,12 @@ def test_a_folder_without_room_is_not_left_behind(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_place_that_cannot_even_be_looked_at_is_a_storage_error(tmp_path):
+    """A10: a name that the file system does not take."""
+    with pytest.raises(StorageError, match="cannot be written: .*; choose another with --runs-dir"):
+        RunFolder(tmp_path / ("x" * 300), "run").prepare()
+
+
 def test_fresh_with_only_the_runs_name_starts_the_stored_training_again(training):
     """A9: `--run NAME --fresh`, with the stored environment, algorithm and hyper-parameters."""
     training(steps=128, run="mine", seed=3)
