@@ -160,7 +160,7 @@ def test_a_folder_without_room_is_not_left_behind(tmp_path, monkeypatch):
 
 def test_a_place_that_cannot_even_be_looked_at_is_a_storage_error(tmp_path):
     """A10: a name that the file system does not take."""
-    with pytest.raises(StorageError, match="cannot be written: .*; choose another with --runs-dir"):
+    with pytest.raises(StorageError, match=r"cannot be written: .*; choose another with --runs-dir"):
         RunFolder(tmp_path / ("x" * 300), "run").prepare()
 
 
