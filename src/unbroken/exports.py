@@ -81,6 +81,20 @@ class Exports:
         """Export the final model; returns whether it was written."""
         return self._write(self._names.final, step, {"kind": "final"})
 
+    def say_reached(self, step: int, target: int) -> None:
+        """The last lines of a run that is complete: how far, how good, where the models are, and how to go on."""
+        best = self.best
+        score = (
+            "no score yet"
+            if best is None
+            else f"best score {best.value:.2f} at step {best.step:,} ({self._names.best})"
+        )
+        logs.checkpoint(f"Target reached: {step:,} of {target:,} steps are done; {score}")
+        logs.checkpoint(
+            f"Ready for the next run: {self._folder.path} is at step {step:,}, its final model is "
+            f"{self._folder.path / self.final}; --steps with a higher target, or --more N, continues"
+        )
+
     def try_again_at_once(self) -> None:
         """Try the next best model at once, whatever happened to the one before."""
         self._next_best = 0

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import yaml
 
 from unbroken.config import check_name
-from unbroken.errors import StorageError
+from unbroken.errors import StorageError, UnbrokenError
 from unbroken.store.durable import (
     LocalBackend,
     make_folder_durably,
@@ -79,9 +80,11 @@ class RunFolder:
         """The log of all legs."""
         return self.path / "logs" / "run.log"
 
-    def prepare(self) -> None:
-        """Make the folder and see that it can be written. Raises StorageError with the reason."""
+    def prepare(self) -> list[Path]:
+        """Make the folder and see that it can be written; returns what was made. Raises StorageError with the reason."""
+        made: list[Path] = []
         try:
+            made += [path for path in (self.path, *self.path.parents) if not path.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             free = self.backend.free_bytes()
             # before the lock: another start may do the same now. The name is one that `remove_leftovers` knows
@@ -90,14 +93,39 @@ class RunFolder:
             with contextlib.suppress(FileNotFoundError):
                 self.backend.remove(probe)
         except OSError as error:
+            _remove_empty(made)
             raise StorageError(
                 f"run folder {self.path} cannot be written: {error}; choose another with --runs-dir"
             ) from error
         if free < _SPACE_NEEDED_BYTES:
+            _remove_empty(made)
             raise StorageError(
                 f"only {free / 1e6:.0f} MB are free for {self.path}: no room for a checkpoint; "
                 "free some or choose another --runs-dir"
             )
+        return made
+
+    @contextlib.contextmanager
+    def removed_if_refused(self, made: list[Path]) -> Iterator[None]:
+        """Within this a start that is refused takes the folders that it has made away again. The caller holds the lock."""
+        try:
+            yield
+        except UnbrokenError:
+            if self.path in made:
+                with contextlib.suppress(OSError):
+                    self._remove_if_hollow()
+                _remove_empty(made)
+            raise
+
+    def _remove_if_hollow(self) -> None:
+        """Remove what every start makes, unless something was stored: the console has the lines of the log."""
+        found = sorted(self.path.rglob("*"), reverse=True)
+        files = [path for path in found if not path.is_dir()]
+        if any(path.stat().st_size for path in files if path not in (self.lock_path, self.log_path)):
+            return
+        for path in files:
+            path.unlink()
+        _remove_empty([path for path in found if path not in files])
 
     def remove_leftovers(self) -> list[str]:
         """Remove the temporary files that killed processes left beside and below the run's own documents; returns names."""
@@ -149,3 +177,10 @@ class RunFolder:
         for name in present:
             move_aside(backend, name, place)
         return place
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove folders, innermost first, as far as they are empty."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()

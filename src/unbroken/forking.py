@@ -18,10 +18,10 @@ from unbroken.locate import Place, find_checkpoint, repository_of
 from unbroken.recording import EVENTS, METRICS
 from unbroken.request import TrainRequest
 from unbroken.store.backend import joined
-from unbroken.store.checkpoint_file import CheckpointFile, ForeignFile
+from unbroken.store.checkpoint_file import CheckpointFile, CheckpointWriter, ForeignFile, write_checkpoint
 from unbroken.store.durable import write_durably, write_json_durably
 from unbroken.store.lock import ExclusiveLock
-from unbroken.store.segments import folder_for, segments_of, verify_segments
+from unbroken.store.segments import PARTIAL, Segment, folder_for, pack, segments_of, usable_segments, verify_segments
 from unbroken.trust import require_said
 
 _WAYS_OUT = "a fork continues its parent's training: give the stored values, or begin another run without --checkpoint"
@@ -47,7 +47,7 @@ def prepare_fork(request: TrainRequest) -> tuple[TrainRequest, RunFolder]:
         except ForeignFile as error:
             raise UsageError(f"{error}; only checkpoints of unbroken can be continued exactly") from error
         file.verify()
-        verify_segments(file, set())
+        kept = _kept_segments(request, file)
     if "config" not in manifest or manifest.get("kind") not in ("rollout", "end"):
         raise UsageError(
             f"{request.checkpoint} is a model for use, without training state; choose a file in checkpoints/"
@@ -61,8 +61,25 @@ def prepare_fork(request: TrainRequest) -> tuple[TrainRequest, RunFolder]:
     parent = {"run": manifest["run"], "step": manifest["step"], "file": str(place.file)}
     config = build_config(merged(manifest["config"], request.values))
     require_compatible(effective_changes(manifest["config"], config.plain()), str(manifest["run"]), _WAYS_OUT)
-    _make(folder, place, manifest, parent, config)
+    _make(folder, place, manifest, parent, config, kept)
     return replace(request, checkpoint=None, run=name), folder
+
+
+def _kept_segments(request: TrainRequest, file: CheckpointFile) -> list[Segment] | None:
+    """None where every segment can be used. Raises DamagedFile, or with `--allow-partial` returns those that can."""
+    if not request.allow_partial:
+        verify_segments(file, set())
+        return None
+    kept = usable_segments(file)
+    if len(kept) == len(segments_of(file.manifest)):
+        return None
+    options = (file.manifest.get("config") or {}).get("hyperparameters") or {}
+    if "HerReplayBuffer" in str(options.get("replay_buffer_class")):
+        raise UsageError(
+            "hindsight replay (HER) needs whole episodes, so --allow-partial cannot help here; bring the folder replay/ along, "
+            "or take a file made by 'unbroken checkpoints pack'"
+        )
+    return kept
 
 
 def _made_before(request: TrainRequest) -> RunFolder | None:
@@ -78,7 +95,14 @@ def _made_before(request: TrainRequest) -> RunFolder | None:
     return None
 
 
-def _make(folder: RunFolder, place: Place, manifest: dict[str, Any], parent: dict[str, Any], config: RunConfig) -> None:
+def _make(
+    folder: RunFolder,
+    place: Place,
+    manifest: dict[str, Any],
+    parent: dict[str, Any],
+    config: RunConfig,
+    kept: list[Segment] | None,
+) -> None:
     stored = folder.stored()
     if stored is not None:
         known = stored.get("parent") or {}
@@ -91,10 +115,10 @@ def _make(folder: RunFolder, place: Place, manifest: dict[str, Any], parent: dic
     with ExclusiveLock(folder.lock_path, folder.name), logs.logging_to(folder.log_path):
         scenario = manifest["config"]["scenario"]
         path = repository_of(folder, scenario, manifest["config"]["algo"]).path_for(manifest["step"])
-        for name in (segment.file for segment in segments_of(manifest) if not segment.inside):
-            source = Place(place.backend, joined(folder_for(place.path), name), place.run)
-            _copy(source, folder, joined(folder_for(path), name))
-        _copy(place, folder, path)
+        if kept is None:
+            _copy_whole(place, folder, path, segments_of(manifest))
+        else:
+            _copy_partly(place, folder, path, kept)
         if place.run is not None:
             _copy_recordings(place.run, folder, manifest.get("logs") or {})
             _copy_best(place.run, folder, manifest["step"], file_names(scenario, manifest["config"]["algo"]).best)
@@ -107,6 +131,30 @@ def _make(folder: RunFolder, place: Place, manifest: dict[str, Any], parent: dic
             }
         )
         logs.checkpoint(f"Forked run {folder.name} from {place.file}; run {parent['run']} keeps everything")
+
+
+def _copy_whole(place: Place, folder: RunFolder, path: str, segments: list[Segment]) -> None:
+    for name in (segment.file for segment in segments if not segment.inside):
+        source = Place(place.backend, joined(folder_for(place.path), name), place.run)
+        _copy(source, folder, joined(folder_for(path), name))
+    _copy(place, folder, path)
+
+
+def _copy_partly(place: Place, folder: RunFolder, path: str, kept: list[Segment]) -> None:
+    """One file with the segments that there are inside it, which says of itself that it is not the whole."""
+
+    def fill(writer: CheckpointWriter) -> dict[str, Any]:
+        facts = pack(file, writer, kept)
+        entry = {"step": file.manifest["step"], "field": "replay_buffer", "before": named, "now": here}
+        return {**facts, PARTIAL: {"rows": here, "of": named}, "lineage": [*(facts.get("lineage") or []), entry]}
+
+    with place.open() as file:
+        here, named = (sum(s.end - s.first for s in some) for some in (kept, segments_of(file.manifest)))
+        write_checkpoint(folder.backend, path, fill)
+    logs.warn_checkpoint(
+        f"{here:,} of {named:,} rows of the replay buffer are there (--allow-partial): the fork goes on with these; "
+        "the run's lineage is now mixed"
+    )
 
 
 def _copy(place: Place, folder: RunFolder, path: str) -> None:

@@ -194,10 +194,7 @@ class Leg:
             raise StorageError(
                 f"the target is reached, but {self._exports.final} could not be written; make room and run the same command again"
             )
-        logs.checkpoint(
-            f"Ready for the next run: {self.folder.path} is at step {self.step:,}; "
-            "--steps with a higher target, or --more N, continues"
-        )
+        self._exports.say_reached(self.step, self.config.total_timesteps)
         return "target reached"
 
     def _stopped_by_callback(self, learner: Learner) -> str:

@@ -77,11 +77,12 @@ class Recorder:
 def cut_recordings(folder: Path, positions: Mapping[str, int]) -> None:
     """Cut the recordings of a run where a checkpoint was made; tails go to `archive/`. A shorter file is reported."""
     for name in (METRICS, EVENTS):
-        difference = cut_file(folder / name, int(positions.get(name, 0)), folder / "archive")
+        position = int(positions.get(name, 0))
+        difference = cut_file(folder / name, position, folder / "archive")
         if difference > 0:
-            logs.checkpoint(
-                f"Cut {name} back to the checkpoint ({difference} bytes of repeated steps kept in archive/)"
-            )
+            # nothing is kept where there is no checkpoint: a leg that was killed before its first
+            how = "Cut {} back to the checkpoint" if position else "Began {} anew"
+            logs.checkpoint(f"{how.format(name)} ({difference} bytes of repeated steps kept in archive/)")
         elif difference < 0:
             logs.warn_checkpoint(
                 f"{name} is {-difference} bytes shorter than when the checkpoint was made: rows are missing"

@@ -34,6 +34,7 @@ class TrainWords(TypedDict, total=False):
     quick: bool
     fresh: bool
     checkpoint: str | Path | None
+    allow_partial: bool
     run: str | None
     runs_dir: str | Path | None
     seed: int | None
@@ -83,6 +84,7 @@ class TrainRequest:
     quick: bool = False
     fresh: bool = False
     checkpoint: str | None = None
+    allow_partial: bool = False
     run: str | None = None
     runs_dir: Path = field(default_factory=lambda: runs_folder(None))
 
@@ -120,7 +122,11 @@ def make_request(target: str | None, words: TrainWords) -> TrainRequest:
         raise UsageError("--quick is a target of its own; give it or --steps, not both")
     if words.get("fresh") and (words.get("checkpoint") or more is not None):
         raise UsageError("--fresh starts again; it goes neither with --checkpoint nor with --more")
-    checkpoint = words.get("checkpoint")
+    checkpoint, allow_partial = words.get("checkpoint"), bool(words.get("allow_partial"))
+    if allow_partial and checkpoint is None:
+        raise UsageError(
+            "--allow-partial is for a fork of a checkpoint whose replay is incomplete; give --checkpoint too"
+        )
     return TrainRequest(
         values=_values(target, words),
         steps=steps,
@@ -128,6 +134,7 @@ def make_request(target: str | None, words: TrainWords) -> TrainRequest:
         quick=quick,
         fresh=bool(words.get("fresh")),
         checkpoint=None if checkpoint is None else str(checkpoint),
+        allow_partial=allow_partial,
         run=words.get("run"),
         runs_dir=runs_folder(words.get("runs_dir")),
     )

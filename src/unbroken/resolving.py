@@ -50,6 +50,16 @@ class Resolved:
         """Record in `run.yaml` what the run continues with."""
         self.folder.store({"version": 1, **self.stored, "config": self.config.plain()})
 
+    def fulfil_promise(self) -> None:
+        """Record that the target of a `--more` was reached and said: only from now on does the same command add again."""
+        stored = self.folder.stored() or {}
+        promised = stored.get("more") or {}
+        if promised.get("target") != self.config.total_timesteps or promised.get("done"):
+            return
+        # a full disk at this point costs the next --more one repetition, which says so; the training is complete
+        with contextlib.suppress(OSError):
+            self.folder.store({**stored, "more": {**promised, "done": True}})
+
 
 def named_run(request: TrainRequest) -> tuple[TrainRequest, RunFolder]:
     """The run's folder, and for a fork the request that trains it. Checks the configuration before anything is made."""
@@ -242,7 +252,7 @@ def _target(request: TrainRequest, stored: dict[str, Any], step: int) -> int:
     if request.more is None:
         return request.target_timesteps() or DEFAULT_TARGET
     promised = stored.get("more")
-    if promised and promised["add"] == request.more and step < promised["target"]:
+    if promised and promised["add"] == request.more and (step < promised["target"] or not promised.get("done")):
         return int(promised["target"])
     return step + request.more
 
@@ -254,7 +264,7 @@ def _promise(
     if request.more is None:
         return {"more": None}
     if stored.get("more") and stored["more"]["target"] == config.total_timesteps:
-        return {"more": stored["more"]}
+        return {"more": {key: value for key, value in stored["more"].items() if key != "done"}}
     start = record.step if record else 0
     return {"more": {"from": start, "add": request.more, "target": config.total_timesteps}}
 

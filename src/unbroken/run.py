@@ -58,17 +58,22 @@ def carry(request: TrainRequest, *, hard_exit: bool) -> Outcome:
     named = begun_with(request, folder)
     check_target(named["target"])
     check_wrappers((named.get("environment") or {}).get("wrappers"))
-    folder.prepare()
-    lock = ExclusiveLock(folder.lock_path, folder.name)
-    with lock, logs.logging_to(folder.log_path), logs.recording_tracebacks(folder.log_path):
+    made = folder.prepare()
+    lock, log = ExclusiveLock(folder.lock_path, folder.name), folder.log_path
+    with lock, folder.removed_if_refused(made), logs.logging_to(log), logs.recording_tracebacks(log):
         resolved = resolve(request, folder)
         there = resolved.record is not None and resolved.step >= resolved.config.total_timesteps
         if there or resolved.ended_by_callback:
             if folder.stored() is None:
                 resolved.remember()
             # else nothing is stored: what trains nothing must not change what the run continues with
-            return _already_there(resolved) if there else _ended_before(resolved)
-        return _carry_leg(resolved, hard_exit)
+            outcome = _already_there(resolved) if there else _ended_before(resolved)
+        else:
+            outcome = _carry_leg(resolved, hard_exit)
+        if outcome.exit_code == 0:
+            # last of all: a kill before this line leaves the promise of --more open, and its repetition adds nothing
+            resolved.fulfil_promise()
+        return outcome
 
 
 def _already_there(resolved: Resolved) -> Outcome:

@@ -16,7 +16,7 @@ from unbroken.wrappers import FreshWorld
         ("LunarLander-v3", {"continuous": True, "enable_wind": True}),
         ("native_worlds:walker", {}),
         ("native_worlds:walker", {"hardcore": True}),
-        ("CarRacing-v3", {"lap_complete_percent": 0.95}),
+        pytest.param("CarRacing-v3", {"lap_complete_percent": 0.95}, marks=pytest.mark.full),
     ],
 )
 def test_box2d_is_proved_by_replay_in_two_processes(target, kwargs):

@@ -23,7 +23,9 @@ def in_a_process(code, libsumo):
     return done.stdout.decode()
 
 
-@pytest.mark.parametrize("libsumo", [True, False], ids=["libsumo", "traci"])
+@pytest.mark.parametrize(
+    "libsumo", [pytest.param(True, id="libsumo"), pytest.param(False, id="traci", marks=pytest.mark.full)]
+)
 def test_sumo_is_proved_in_two_processes(libsumo):
     """A6, issue 3 "Environments"."""
     code = (

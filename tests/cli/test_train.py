@@ -24,6 +24,7 @@ TRACEBACK = "Traceback (most recent call last)"
         (["CartPole-v1", "--more", "0"], 2, "--more 0: give a number of steps of at least 1"),
         (["CartPole-v1", "--steps", "5", "--more", "5"], 2, "--more adds to what is there"),
         (["CartPole-v1", "--fresh", "--more", "5"], 2, "--fresh starts again"),
+        (["CartPole-v1", "--allow-partial"], 2, "--allow-partial is for a fork of a checkpoint"),
         (["CartPole-v1", "--save-every", "-1"], 2, "saving.every: input should be greater than or equal to 1, not -1"),
         (["CartPole-v1", "--seed", "-1"], 2, "seed: input should be greater than or equal to 0"),
         (["CartPole-v1", "--device", "gpu"], 2, "device: "),

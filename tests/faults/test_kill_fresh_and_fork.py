@@ -1,4 +1,4 @@
-"""Killed while the old training is put aside for a fresh one, and while a fork is made (A7, A9)."""
+"""Killed while the old training is put aside for a fresh one, while a fork is made, and at the end of `--more` (A4, A7, A9)."""
 
 import os
 import shutil
@@ -53,9 +53,7 @@ def killed(result):
     assert result.returncode == -signal.SIGKILL, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize(
-    "nth", [1, pytest.param(2, marks=pytest.mark.full), 3, pytest.param(5, marks=pytest.mark.full), 6]
-)
+@pytest.mark.parametrize("nth", [3, *(pytest.param(nth, marks=pytest.mark.full) for nth in (1, 2, 5, 6))])
 def test_killed_while_the_old_training_moves_to_the_archive(runs, original, nth):
     """A9: nothing of the old training is lost, and the same command makes the fresh one that it would have been."""
     before = contents(runs / "run")
@@ -73,11 +71,11 @@ def test_killed_while_the_old_training_moves_to_the_archive(runs, original, nth)
 @pytest.mark.parametrize(
     "place",
     [
-        "checkpoint.write:1",
+        pytest.param("checkpoint.write:1", marks=pytest.mark.full),
         pytest.param("checkpoint.replace:1", marks=pytest.mark.full),
         "run-yaml.write:1",
         pytest.param("run-yaml.replace:1", marks=pytest.mark.full),
-        "run-yaml.sync_folder:1",
+        pytest.param("run-yaml.sync_folder:1", marks=pytest.mark.full),
     ],
 )
 def test_killed_while_a_fork_is_made(runs, place):
@@ -93,3 +91,16 @@ def test_killed_while_a_fork_is_made(runs, place):
     repository = repository_of(RunFolder(runs, "fork"), "CartPole-v1")
     assert list((runs / "fork").rglob("*.tmp")) == []
     assert all(repository.verified(record).valid for record in repository.records())
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("place", ["close:1", "run-yaml.write:2", "run-yaml.replace:2"])
+def test_killed_between_the_last_checkpoint_of_more_and_its_end(runs, place):
+    """A4, A5: the repetition finds it done, and only the next --more adds again."""
+    more = ["CartPole-v1", "--run", "run", "--more", "128"]
+    killed(train(runs, *more, kill=place))
+    repository = repository_of(RunFolder(runs, "run"), "CartPole-v1")
+    for expected in (384, 512):
+        done = train(runs, *more)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert repository.records()[-1].step == expected

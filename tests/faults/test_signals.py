@@ -136,6 +136,7 @@ def test_a_late_second_ctrl_c_does_not_change_the_exit_code(start, newest):
     assert newest() > 0
 
 
+@pytest.mark.full
 def test_between_cuts_grace_and_a_second_ctrl_c_say_what_is_repeated(start, newest):
     """A11: no cut within the grace time, or Ctrl-C twice: 75 at once, and the checkpoint before it is intact."""
     words = ["worlds:Slow", "--steps", 5000, "--save-every", 128, "--grace", "1s", *SMALL]

@@ -12,6 +12,7 @@ from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 from unbroken.capture.buffers import capture_replay_buffer, restore_replay_buffer
 from unbroken.capture.codec import decode, encode
 from unbroken.capture.frames import join, split
+from unbroken.capture.replay_rows import row_arrays
 from unbroken.errors import DamagedFile
 from unbroken.learners import replay_segments
 from unbroken.learners.replay_segments import ReplaySegments, stored_rows
@@ -294,3 +295,35 @@ def test_a_frame_is_stored_once():
     assert tables["84x84"].shape == (104, 84, 84)
     back = join(described, tables)
     assert all(np.array_equal(back[name], arrays[name]) for name in arrays)
+
+
+@pytest.mark.parametrize(
+    ("spans", "expected", "without_next"),
+    [
+        ([(5, 15)], [*range(5, 15)], []),
+        ([(5, 9), (10, 15)], [*range(5, 9), *range(10, 15)], [8]),
+        ([(3, 7)], [*range(3, 7)], [6]),
+        ([(2, 8), (6, 15)], [*range(2, 15)], []),
+        ([], [], []),
+    ],
+    ids=["the newest", "a gap", "the middle", "overlapping", "none"],
+)
+@pytest.mark.parametrize("make", [vector, copies, dictionary, economical])
+def test_the_rows_that_are_there_are_put_as_if_there_were_no_others(make, spans, expected, without_next):
+    """Architecture, "Lone zip": what is sampled of 15 rows; an economical buffer has no next observation before a gap."""
+    training = Training(make, CheckpointRepository(MemoryBackend(), "x"))
+    training.add(15)
+    state, rows = capture_replay_buffer(training.model, [], training.segments.counter)
+    arrays = rows.arrays
+    expected = [row for row in expected if make is not economical or row not in without_next]
+    pieces = [(first, {name: array[first:end] for name, array in arrays.items()}) for first, end in spans]
+    other, problems = make(), []
+    restore_replay_buffer(
+        SimpleNamespace(replay_buffer=other), {**state, "count": None, "partial": 15}, pieces, problems
+    )
+    assert problems == []
+    assert (other.pos, other.full) == (len(expected), False)
+    for name, array in row_arrays(training.model.replay_buffer).items():
+        assert (row_arrays(other)[name][: other.pos] == array[expected]).all(), name
+    if make is economical and spans and spans[-1][1] == 15:
+        assert (other.observations[other.pos] == training.model.replay_buffer.observations[15]).all()

@@ -99,6 +99,7 @@ def test_a_sound_script_is_proved_identical(prove, tmp_path):
     assert not [tag for tag, attributes in content.tags if tag == "script" or {"src", "href"} & attributes.keys()]
 
 
+@pytest.mark.full
 def test_a_target_is_proved_identical(prove):
     """A18: `prove TARGET` with the options of `train`; here off-policy, so the replay buffer is compared too."""
     words = [
@@ -140,6 +141,7 @@ def test_a_hidden_generator_of_the_environment_is_named(prove, place, arguments)
     assert report["likely_causes"][0]["seen"].startswith(f"{place} (generator, used by the environment")
 
 
+@pytest.mark.full
 def test_a_callback_that_forgets_is_named(prove):
     """A18, planted defect: the entropy bonus that the callback sets is the first to differ."""
     code, out, report = prove("forgetful_callback.py")
@@ -149,11 +151,12 @@ def test_a_callback_that_forgets_is_named(prove):
     assert "class attribute Annealing.rollouts" in report["likely_causes"][0]["seen"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("place", "arguments"),
     [
         pytest.param("global __main__.optimizer", (), id="global"),
-        pytest.param("variable own in nudger", ("closure",), id="closure", marks=pytest.mark.full),
+        pytest.param("variable own in nudger", ("closure",), id="closure"),
     ],
 )
 def test_a_second_optimizer_is_named(prove, place, arguments):
@@ -183,6 +186,7 @@ def test_a_script_without_a_seed_is_named(prove):
     assert cause_of(report) == "not seeded"
 
 
+@pytest.mark.full
 def test_another_number_of_threads_is_named(prove):
     """A18, planted defect: only resumed processes use two threads, and a large sum comes out otherwise."""
     code, out, report = prove("other_threads.py")
@@ -191,6 +195,7 @@ def test_another_number_of_threads_is_named(prove):
     assert report["likely_causes"][0]["seen"] == "1 in the undisturbed training, 2 in the other"
 
 
+@pytest.mark.full
 def test_steps_limit_a_long_script_and_the_rest_is_said(prove):
     """A18: what was not covered."""
     code, out, report = prove("sound.py", kills=1, options=("--steps", 250))

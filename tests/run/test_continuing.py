@@ -17,7 +17,8 @@ from unbroken.inspection import compare
 from unbroken.store.checkpoint_file import CheckpointFile, write_checkpoint
 from unbroken.store.durable import LocalBackend
 
-StopsHere = sys.modules[next(name for name in sys.modules if name.endswith("run.conftest"))].StopsHere
+_conftest = sys.modules[next(name for name in sys.modules if name.endswith("run.conftest"))]
+Killed, StopsHere = _conftest.Killed, _conftest.StopsHere
 RUN = "CartPole-v1-ppo-seed0"
 SOURCE = Path(unbroken.__file__).parent
 
@@ -65,6 +66,29 @@ def test_more_after_an_interruption_continues_instead_of_adding_again(training):
     assert training.checkpoints()[-1] == 384
     assert training(more=384).step == 512
     assert training(more=64).step == 576
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["unbroken.exports.Exports.say_reached", "unbroken.resolving.Resolved.fulfil_promise"],
+)
+def test_more_killed_after_its_last_checkpoint_does_not_add_again(training, monkeypatch, place):
+    """A4, A5: what was promised is on disk, and its command has not said so yet."""
+
+    def dies(*_):
+        raise Killed
+
+    training(steps=128)
+    with monkeypatch.context() as patch:
+        patch.setattr(place, dies)
+        with pytest.raises(Killed):
+            training(more=128)
+    assert training.checkpoints()[-1] == 256
+    again = training(more=128)
+    assert (again.step, again.exit_code) == (256, 0)
+    assert "Target reached: 256 of 256 steps are done; nothing to do" in training.out
+    assert training(more=128).step == 384
+    assert training(more=128).step == 512
 
 
 def test_a_changed_more_after_an_interruption_is_a_new_wish(training):
@@ -519,10 +543,28 @@ def test_the_log_lines_are_those_of_the_requirement(training):
         r"^\[CHECKPOINT\] Saved checkpoints/CartPole-v1_checkpoint_384_steps.zip \(\d+\.\d KB\)$", training.out, re.M
     )
     assert f"[CHECKPOINT] Rotated out {names[0]} (rule: newest 2)" in lines
-    assert lines[-1].startswith("[CHECKPOINT] Ready for the next run: ")
+    final = training.folder() / "CartPole-v1_final.zip"
+    assert final.exists()
+    ready = f"[CHECKPOINT] Ready for the next run: {training.folder()} is at step 384, its final model is {final}; "
+    assert lines[-1].startswith(ready)
     log = training.log()
     assert all(line in log for line in lines)
     assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} \[CHECKPOINT\] No checkpoint ", log)
+
+
+def test_the_last_lines_tell_the_best_score(training):
+    """A12: that of the file, whichever leg found it."""
+    training(steps=256, eval_every=128, eval_episodes=1)
+    training(steps=320, eval_every=0)
+    best = json.loads((training.folder() / "best_model" / "best_model.json").read_text())
+    line = f"320 of 320 steps are done; best score {best['score']:.2f} at step {best['step']:,} (best_model/best_model.zip)"
+    assert f"[CHECKPOINT] Target reached: {line}" in training.out.splitlines()
+
+
+def test_the_last_lines_say_when_there_is_no_score(training):
+    """A12: no episode has ended in four steps."""
+    training(steps=4, settings={"hyperparameters": {"n_steps": 4, "batch_size": 4}, "self_test": False})
+    assert "[CHECKPOINT] Target reached: 4 of 4 steps are done; no score yet" in training.out
 
 
 def test_the_episode_count_is_the_trainings_own(training):
@@ -557,6 +599,17 @@ def test_curves_have_no_duplicate_and_no_missing_step_after_a_kill(training):
     assert len(tails) == 4
     assert any(b'"step": 192' in training.files()[name] for name in tails)
     assert "Cut logs/metrics.jsonl back to the checkpoint" in training.out
+
+
+def test_curves_of_a_leg_without_a_checkpoint_are_not_said_to_go_back_to_one(training):
+    """A12, A16: killed before its first save; the rows are kept, and the line is true."""
+    training(steps=640, save_every=10_000, dies_at=250)
+    assert training.rows()
+    assert training.checkpoints() == []
+    training(steps=256, save_every=10_000)
+    assert "Began logs/metrics.jsonl anew (" in training.out
+    assert "back to the checkpoint" not in training.out
+    assert [row["step"] for row in training.rows()] == [64, 128, 192, 256]
 
 
 # no pickle

@@ -3,7 +3,7 @@
 import pytest
 from stable_baselines3.common.callbacks import BaseCallback
 
-from unbroken.errors import ConfigurationError, IncompatibleRun, UsageError
+from unbroken.errors import ConfigurationError, IncompatibleRun, StorageError, UsageError
 from unbroken.folder import RunFolder
 from unbroken.stopping import StopNow
 
@@ -122,6 +122,46 @@ def test_a_fresh_start_that_cannot_begin_archives_nothing(training, words):
     assert data(training.files()) == before
     assert training(steps=192).step == 192
     assert "Resume: timestep=128" in training.out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"settings": {"hyperparameters": {"n_steps": 64, "learning_rat": 1}}},
+        {"algo": "sac"},
+        {"settings": {"callbacks": ["collections:OrderedDict"]}},
+    ],
+)
+def test_a_refused_first_start_leaves_no_folder(training, words):
+    """A9, Issue 2 "Errors": nothing was begun, so nothing is there."""
+    with pytest.raises((UsageError, ConfigurationError)):
+        training(steps=64, **words)
+    assert not training.runs.exists()
+
+
+def test_a_refused_start_takes_only_its_own_new_folder_away(training):
+    """A9: another run beside it stays, and so does a folder that was there before."""
+    training(steps=64, run="other")
+    training.folder("mine").mkdir()
+    for run in ("mine", "new"):
+        with pytest.raises(UsageError):
+            training(steps=64, run=run, algo="sac")
+    assert sorted(path.name for path in training.runs.iterdir()) == ["mine", "other"]
+    assert training.checkpoints("other") == [64]
+
+
+def test_a_folder_without_room_is_not_left_behind(tmp_path, monkeypatch):
+    """A10: refused before the lock is taken."""
+    monkeypatch.setattr("unbroken.folder._SPACE_NEEDED_BYTES", float("inf"))
+    with pytest.raises(StorageError, match="no room for a checkpoint"):
+        RunFolder(tmp_path / "runs", "run").prepare()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_even_be_looked_at_is_a_storage_error(tmp_path):
+    """A10: a name that the file system does not take."""
+    with pytest.raises(StorageError, match=r"cannot be written: .*; choose another with --runs-dir"):
+        RunFolder(tmp_path / ("x" * 300), "run").prepare()
 
 
 def test_fresh_with_only_the_runs_name_starts_the_stored_training_again(training):

@@ -47,7 +47,11 @@ def test_a_name_without_a_module_is_refused_before_it_is_imported():
 
 @pytest.mark.parametrize("target", ["CartPole-v1", "ALE/Pong-v5"])
 def test_registered_environments_need_nobodys_word(target):
-    require_said({"target": target, "callbacks": [], "hyperparameters": {"learning_rate": "lin_3e-4"}}, "x.zip")
+    config = {"target": target, "callbacks": [], "hyperparameters": {"learning_rate": "lin_3e-4"}}
+    assert code_named(config) == {}
+    require_said(config, "x.zip")
+    with pytest.raises(UsageError, match=r"names code to run \(callbacks\.0: os:abort\)"):
+        require_said({**config, "callbacks": ["os:abort"]}, "x.zip")
 
 
 def test_code_that_the_user_did_not_name_is_refused():

@@ -64,12 +64,13 @@ def restore_replay_buffer(
     buffer = getattr(model, "replay_buffer", None)
     if described is None or buffer is None:
         return
+    fields = described["fields"]
     try:
-        put_rows(buffer, 0, described["rows"])
-        for first, arrays in pieces:
-            put_rows(buffer, first, arrays)
-        for name, row in (described.get("ahead") or {}).items():
-            row_arrays(buffer)[name][described["count"] % buffer.buffer_size] = row
+        if described.get("partial") is None:
+            _put_whole(buffer, described, pieces)
+        else:
+            _put_partly(buffer, described, pieces)
+            fields = {name: value for name, value in fields.items() if name not in ("pos", "full")}
     except DamagedFile:
         raise
     except (KeyError, ValueError) as error:
@@ -77,8 +78,38 @@ def restore_replay_buffer(
             f"the replay buffer has another shape than in the checkpoint ({error}); give buffer_size as it was"
         ) from error
     filler = Filler()
-    filler.fill_attributes(buffer, described["fields"], "replay_buffer")
+    filler.fill_attributes(buffer, fields, "replay_buffer")
     problems += filler.problems
+
+
+def _put_whole(buffer: Any, described: dict[str, Any], pieces: Pieces) -> None:
+    put_rows(buffer, 0, described["rows"])
+    for first, arrays in pieces:
+        put_rows(buffer, first, arrays)
+    for name, row in (described.get("ahead") or {}).items():
+        row_arrays(buffer)[name][described["count"] % buffer.buffer_size] = row
+
+
+def _put_partly(buffer: Any, described: dict[str, Any], pieces: Pieces) -> None:
+    """Put the rows that there are at the beginning of the buffer, as if no others had ever been added.
+
+    With `optimize_memory_usage` a row without its successor has no next observation, and is left out.
+    """
+    position, expected = 0, described["oldest"]
+    for first, arrays in pieces:
+        skipped = max(0, expected - first)
+        rows = {name: array[skipped:] for name, array in arrays.items()}
+        if position and buffer.optimize_memory_usage and first + skipped != expected:
+            position -= 1
+        put_rows(buffer, position, rows)
+        added = len(next(iter(rows.values())))
+        position, expected = position + added, max(expected, first + skipped + added)
+    if expected == described["partial"]:
+        for name, row in described["ahead"].items():
+            row_arrays(buffer)[name][position % buffer.buffer_size] = row
+    elif position and buffer.optimize_memory_usage:
+        position -= 1
+    buffer.pos, buffer.full = position % buffer.buffer_size, False
 
 
 def capture_rollout_buffer(model: BaseAlgorithm, missing: list[str]) -> dict[str, Any]:

@@ -46,6 +46,13 @@ def train(
         ),
     ] = False,
     checkpoint: Annotated[str | None, Option(help="Fork a new run from a checkpoint: PATH, RUN or RUN@STEP.")] = None,
+    allow_partial: Annotated[
+        bool,
+        Option(
+            "--allow-partial",
+            help="Fork even where the replay segments of the checkpoint are missing: goes on with the rows that are there.",
+        ),
+    ] = False,
     run: Annotated[str | None, Option(help="Name of the run (default {scenario}-{algo}-seed{n}).")] = None,
     runs_dir: Annotated[str | None, Option(help="Folder of the runs (default: $UNBROKEN_RUNS_DIR or ./runs).")] = None,
     seed: Annotated[int | None, Option(help="Seed of everything (default 0).")] = None,

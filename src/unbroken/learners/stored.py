@@ -20,7 +20,7 @@ from unbroken.errors import DamagedFile
 from unbroken.learners.replay_segments import joined_rows, stored_rows
 from unbroken.store.backend import FileBackend
 from unbroken.store.checkpoint_file import CheckpointFile, CheckpointWriter
-from unbroken.store.segments import Segment, segments_of
+from unbroken.store.segments import PARTIAL, Segment, segments_of
 
 STATE = "exact/state.json"
 ARRAYS = "exact/arrays.bin"
@@ -82,6 +82,9 @@ def read_stored(file: CheckpointFile) -> Stored:
             f"{file.path} is a model for use without training state; name a rolling checkpoint, one in checkpoints/"
         )
     state = decode(file.read(STATE), file.read(ARRAYS))
+    if PARTIAL in file.manifest and state.get("replay_buffer"):
+        # nothing counts its rows any more: the next checkpoint writes all that there are
+        state["replay_buffer"] = {**state["replay_buffer"], "count": None, "partial": state["replay_buffer"]["count"]}
     place = (file.backend, file.path, tuple(segments_of(file.manifest)))
     if _PICKLE in names:
         return Stored(state, read_pytorch(file), *place)

@@ -23,6 +23,7 @@ from unbroken.errors import RunLocked, StorageError
 _TAKEN = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
 _BEYOND_CONTENT = 1 << 30
 
+_TRIES = 3
 _registry_lock = threading.Lock()
 _held: dict[str, tuple[int, str]] = {}
 
@@ -68,6 +69,17 @@ class ExclusiveLock:
         self.release()
 
     def _open_and_lock(self) -> FileIO:
+        for _ in range(_TRIES):
+            file = self._open_and_lock_once()
+            if self._is_in_place(file):
+                break
+            # a start that was refused has taken its new folder away, and this file with it, since it was opened
+            file.close()
+        else:
+            file = self._open_and_lock_once()
+        return file
+
+    def _open_and_lock_once(self) -> FileIO:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             file = FileIO(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644), "r+")
@@ -80,6 +92,12 @@ class ExclusiveLock:
             file.close()
             raise self._refusal(error, owner) from error
         return file
+
+    def _is_in_place(self, file: FileIO) -> bool:
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), self._path.stat())
+        except OSError:
+            return False
 
     def _refusal(self, error: OSError, owner: str) -> Exception:
         if error.errno in _TAKEN:

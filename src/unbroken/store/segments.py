@@ -4,6 +4,7 @@ A segment is a file in the checkpoint container, in the folder `replay` beside t
 names it. It is never changed. Once no checkpoint names it, it is garbage, which `remove_unnamed` collects.
 """
 
+import contextlib
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from unbroken.store.checkpoint_writer import CheckpointWriter, write_checkpoint
 from unbroken.store.durable import remove_leftovers
 
 FACT = "segments"
+PARTIAL = "partial_replay"
+"""In the manifest of a fork that began without all of its parent's segments: how many rows it has, of how many."""
 _PACK = "exact/replay"
 
 
@@ -71,7 +74,7 @@ class SegmentReader:
             except NotFound as error:
                 raise DamagedFile(
                     f"it needs {self._path}, which is not there: bring that folder along, or take a file made by "
-                    "'unbroken checkpoints pack'"
+                    "'unbroken checkpoints pack'; a fork (--checkpoint) with --allow-partial goes on without it"
                 ) from error
             self._require_same(self._own)
         return self
@@ -131,6 +134,16 @@ def verify_segments(file: CheckpointFile, verified: set[str]) -> None:
         raise DamagedFile(f"checkpoint {file.path} cannot be used: {error}") from error
 
 
+def usable_segments(file: CheckpointFile) -> list[Segment]:
+    """The segments that an open checkpoint names of which every byte is there and right."""
+    found = []
+    for segment in segments_of(file.manifest):
+        with contextlib.suppress(DamagedFile), reader_of(file, segment) as reader:
+            reader.verify()
+            found.append(segment)
+    return found
+
+
 class SegmentStore:
     """Writes and collects the segments of one prefix. One process writes at a time, as with checkpoints."""
 
@@ -173,12 +186,12 @@ class SegmentStore:
         return next(f"{stem}{number}.zip" for number in numbers if not self.backend.exists(f"{stem}{number}.zip"))
 
 
-def pack(file: CheckpointFile, writer: CheckpointWriter) -> dict[str, Any]:
-    """Write an open checkpoint with its segments inside; returns the facts for the new commit record."""
+def pack(file: CheckpointFile, writer: CheckpointWriter, segments: list[Segment] | None = None) -> dict[str, Any]:
+    """Write an open checkpoint with its segments (default: all) inside; returns the facts for the new commit record."""
     for name in file.names():
         writer.write_member(name, file.read(name))
     packed = []
-    for number, segment in enumerate(segments_of(file.manifest)):
+    for number, segment in enumerate(segments_of(file.manifest) if segments is None else segments):
         inside = segment.inside or f"{_PACK}/{number}"
         if not segment.inside:
             with reader_of(file, segment) as reader:
