@@ -1,0 +1,81 @@
+"""A call of an environment as plain data: what was asked, what came back, and what it did to the global generators."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from unbroken.capture.codec import decode, digest, encode
+from unbroken.capture.filling import Filler
+from unbroken.capture.objects import Describer
+from unbroken.capture.rng import capture_generators, restore_generators
+from unbroken.errors import CaptureError
+
+Record = dict[str, Any]
+
+
+def question_of(arguments: Any) -> str:
+    """Short text that changes with the arguments of a call."""
+    return digest(Describer().describe(arguments))
+
+
+def recorded(channel: int, name: str, question: str, run: Callable[[], Any]) -> tuple[Any, Record]:
+    """Make a call; its result, and the record of it. Raises whatever the call raises."""
+    before = _generators()
+    result = run()
+    changed = _changed(before, _generators())
+    states = capture_generators() if changed else {}
+    record = {
+        "channel": channel,
+        "name": name,
+        "question": question,
+        "result": Describer().describe(result),
+        "generators": {kind: states[kind] for kind in changed},
+    }
+    return result, record
+
+
+def answer(record: Record) -> Any:
+    """The result of a recorded call, made anew; the generators are put where the call left them."""
+    if record["generators"]:
+        restore_generators({**capture_generators(), **record["generators"]})
+    return Filler().build(record["result"])
+
+
+def require_rebuildable(record: Record) -> None:
+    """Raise CaptureError if the result would not be the same when it is read again."""
+    encoded = encode(record["result"])
+    filler = Filler()
+    rebuilt = filler.build(decode(encoded.document, b"".join(encoded.block())))
+    if filler.problems or digest(Describer().describe(rebuilt)) != digest(record["result"]):
+        why = f" ({filler.problems[0]})" if filler.problems else ""
+        raise CaptureError(f"{record['name']} gives what has no plain form{why}")
+
+
+def size_of(described: Any) -> int:
+    """Bytes of the arrays in a description, and a guess for the rest."""
+    if isinstance(described, np.ndarray):
+        return described.nbytes + 64
+    if isinstance(described, dict):
+        return 64 + sum(map(size_of, described.values()))
+    return 64 + sum(map(size_of, described)) if isinstance(described, list) else 16
+
+
+def _generators() -> dict[str, Any]:
+    """States to be compared; much cheaper than descriptions, for this is done twice in every step."""
+    legacy = np.random.get_state(legacy=False)
+    words: Any = legacy["state"]
+    found = {"python": random.getstate()}
+    found["numpy"] = (words["pos"], legacy["has_gauss"], legacy["gauss"], words["key"].tobytes())
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        found["torch"] = torch.get_rng_state().numpy().tobytes()
+    return found
+
+
+def _changed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    return [kind for kind, state in after.items() if before.get(kind) != state]
