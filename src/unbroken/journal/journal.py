@@ -202,7 +202,8 @@ class Journal:
         return result
 
     def _leave_or_save(self) -> None:
-        self._stop.check_deadline(self._pace.seconds_needed)
+        if self._pace.is_under_way:
+            self._stop.check_deadline(self._pace.seconds_needed)
         if self._stop.reason is not None:
             waited = self._stop.waited_seconds
             if (self._stop.is_urgent or waited >= self._pace.patience(self._stop.grace_seconds)) and self._save_point():

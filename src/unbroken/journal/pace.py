@@ -20,7 +20,7 @@ class Pace:
         self.is_slow = True
         self._seconds = seconds
         self._longest_point = 0.0
-        self._safe = time.monotonic()
+        self._safe = self._began = time.monotonic()
         self._cut: float | None = None
         self._last: float | None = None
         self._step = 0.0
@@ -33,7 +33,7 @@ class Pace:
 
     def begin(self) -> None:
         """A rollout begins."""
-        self._cut = time.monotonic()
+        self._cut = self._began = time.monotonic()
 
     def safe(self) -> None:
         """What there is now is safe, or is being made so."""
@@ -42,6 +42,7 @@ class Pace:
     def arrived(self) -> None:
         """A replay is over: nothing before tells how fast the environments are."""
         self._cut = self._last = None
+        self._began = time.monotonic()
         self.safe()
 
     def stepped(self, channel: int, started: float) -> None:
@@ -61,6 +62,11 @@ class Pace:
     def is_due(self) -> bool:
         """Whether the next step would end too late."""
         return time.monotonic() + self._step - self._safe >= self._seconds
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether this rollout has lasted long enough to be left for a deadline, however short that is: every leg gets somewhere."""
+        return time.monotonic() - self._began >= _WORTH * self._seconds
 
     @property
     def seconds_needed(self) -> float:
