@@ -84,10 +84,14 @@ class JournalWriter:
         path = folder / head.name
         path.unlink(missing_ok=True)
         writer = cls(path, b"")
-        writer._file.write(_MAGIC)
-        writer.append({"version": FORMAT_VERSION, **asdict(head)})
-        writer.sync()
-        LocalBackend(folder).sync_folder("")
+        try:
+            writer._file.write(_MAGIC)
+            writer.append({"version": FORMAT_VERSION, **asdict(head)})
+            writer.sync()
+            LocalBackend(folder).sync_folder("")
+        except BaseException:
+            writer.close()
+            raise
         return writer
 
     @classmethod

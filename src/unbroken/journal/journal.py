@@ -59,6 +59,11 @@ class Journal:
         watch(base, self, len(self._venvs))
         self._venvs.append(base)
 
+    def close(self) -> None:
+        """Note nothing more and let go of the files; may be called at any time."""
+        self._is_recording = False
+        self._drop()
+
     # what happens at cuts
 
     def resume(self, capture_id: str, step: int) -> None:
@@ -252,8 +257,7 @@ class Journal:
             self._chain[-1].write_point(point)
 
     def _give_up_for_now(self, reason: str) -> None:
-        self._is_recording = False
-        self._drop()
+        self.close()
         self._say_once(
             f"the journal stops until the next checkpoint: {reason}; a kill before it repeats all steps since the last one"
         )

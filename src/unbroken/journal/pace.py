@@ -65,7 +65,7 @@ class Pace:
 
     @property
     def is_under_way(self) -> bool:
-        """Whether this rollout has lasted long enough to be left for a deadline, however short that is: every leg gets somewhere."""
+        """Whether this rollout lasts long enough to be left for a deadline: with a short one, every leg still gets somewhere."""
         return time.monotonic() - self._began >= _WORTH * self._seconds
 
     @property

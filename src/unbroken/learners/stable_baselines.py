@@ -132,6 +132,8 @@ class SB3Learner:
 
     def close(self) -> None:
         """As the protocol says."""
+        if self._journal is not None:
+            self._journal.close()
         if self._model.env is not None:
             self._model.env.close()
 
