@@ -78,6 +78,7 @@ class Runs:
         process = self.start(*words, **more)
         assert process.wait(120) == 0, process.last_lines()
         assert "Traceback" not in "\n".join(process.lines)
+        assert not says(process, "the journal cannot be used")
         return process
 
     def differences(self):
