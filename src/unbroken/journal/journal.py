@@ -61,7 +61,7 @@ class Journal:
 
     def close(self) -> None:
         """Note nothing more and let go of the files; may be called at any time."""
-        self._is_recording = False
+        self._is_recording = self._begins_here = False
         self._drop()
 
     # what happens at cuts

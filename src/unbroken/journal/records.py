@@ -67,14 +67,17 @@ def size_of(described: Any) -> int:
 
 def _generators() -> dict[str, Any]:
     """States to be compared; much cheaper than descriptions, for this is done twice in every step."""
-    legacy = np.random.get_state(legacy=False)
-    words: Any = legacy["state"]
-    found = {"python": random.getstate()}
-    found["numpy"] = (words["pos"], legacy["has_gauss"], legacy["gauss"], words["key"].tobytes())
+    found: dict[str, Any] = {"python": random.getstate(), "numpy": _comparable(np.random.get_state(legacy=False))}
     torch = sys.modules.get("torch")
     if torch is not None:
         found["torch"] = torch.get_rng_state().numpy().tobytes()
     return found
+
+
+def _comparable(state: Any) -> Any:
+    if isinstance(state, dict):
+        return [_comparable(value) for value in state.values()]
+    return state.tobytes() if isinstance(state, np.ndarray) else state
 
 
 def _changed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
