@@ -71,6 +71,20 @@ def test_the_journal_goes_on_over_cuts_that_save_nothing_and_over_legs(place, wo
     assert place.differences() == []
 
 
+def test_a_run_that_had_ended_has_a_journal_when_it_goes_on(place):
+    """A5, A6: the checkpoint at its end is what the journal begins at."""
+    words = ["journal_worlds:Drawing", *ROLLOUT]
+    for runs in ("twin", "runs"):
+        assert place.start(*words, "--steps", 32, runs=runs).wait(60) == 0
+    place.twin(*words, "--steps", 96)
+    first = place.start(*words, "--steps", 96, seconds=0.03)
+    point = place.after_point(first, 40)
+    first.kill()
+    last = place.finish(*words, "--steps", 96, seconds=0.001)
+    assert (last.resumed_at, taken_over(last)) == (32, point - 32)
+    assert place.differences() == []
+
+
 def test_a_kill_while_the_next_checkpoint_is_written_reads_both_files(place):
     """A5, A6: the capture at step 32 never becomes a checkpoint; the journal leads from step 0 over it."""
     words = ["journal_worlds:Drawing", "--steps", 96, *ROLLOUT]

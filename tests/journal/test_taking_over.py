@@ -141,8 +141,14 @@ def test_an_environment_that_cannot_take_its_state_begins_again_at_the_checkpoin
 def test_another_environment_does_not_take_it(resume):
     """A6: answers of another environment are no answers."""
     assert resume(settings={"environment": {"replay_limit": 99}}).exit_code == 0
-    assert "the environment is not the one of the journal, which is put aside" in resume.out
+    assert "the environments are not those of the journal, which is put aside" in resume.out
     assert list((resume.runs / "run" / "archive").glob("*.journal"))
+
+
+def test_an_evaluation_that_is_switched_on_does_not_take_it(resume):
+    """A6: its answers are in no journal."""
+    assert resume(eval_every=16).exit_code == 0
+    assert "the environments are not those of the journal, which is put aside" in resume.out
 
 
 def test_fresh_puts_it_into_the_archive(resume):

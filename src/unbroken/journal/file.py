@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from unbroken.capture.codec import decode, encode
 from unbroken.errors import DamagedFile
 from unbroken.store.append import AppendFile
-from unbroken.store.durable import LocalBackend, make_folder_durably
+from unbroken.store.durable import LocalBackend, make_folder_durably, move_aside
 
 FORMAT_VERSION = 1
 ENDING = ".journal"
@@ -79,10 +79,11 @@ class JournalWriter:
 
     @classmethod
     def create(cls, folder: Path, head: Head) -> JournalWriter:
-        """A new file with its head, its name durable. One of that name is of a journal that nothing could be made of."""
+        """A new file with its head, its name durable. One that has the name could not be used: it goes to the quarantine."""
         make_folder_durably(LocalBackend(folder.parent), folder.name)
         path = folder / head.name
-        path.unlink(missing_ok=True)
+        if path.exists():
+            move_aside(LocalBackend(folder.parent), f"{folder.name}/{path.name}", "quarantine")
         writer = cls(path, b"")
         try:
             writer._file.write(_MAGIC)

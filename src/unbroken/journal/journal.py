@@ -80,7 +80,7 @@ class Journal:
             return
         self._waiting = Replay(chain)
         if any(one.head.environment != self._environment for one in chain):
-            logs.warn_checkpoint("the environment is not the one of the journal, which is put aside")
+            logs.warn_checkpoint("the environments are not those of the journal, which is put aside")
             self._put_aside()
             return
         self._keeper.newest_point = int(self._waiting.point["step"])
@@ -225,7 +225,10 @@ class Journal:
         try:
             point = self._point()
         except CaptureError as error:
-            self._say_once(f"the journal has no point at step {self._step:,}: {error}; it is tried again")
+            self._say_once(
+                f"the environments' state cannot be saved between checkpoints now: {error}; a kill repeats all steps since "
+                "the last time it could"
+            )
             return False
         try:
             self._write(point)

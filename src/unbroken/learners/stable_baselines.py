@@ -143,7 +143,8 @@ class SB3Learner:
         if seconds is None or tracing.current() is not None:
             return None
         section = self._config.environment
-        described = [proof_key(self._config.target, section), section.model_dump(mode="json")]
+        evaluates = isinstance(self._judge, Evaluation)
+        described = [proof_key(self._config.target, section), section.model_dump(mode="json"), evaluates]
         environment = hashlib.blake2b(json.dumps(described, sort_keys=True).encode(), digest_size=16).hexdigest()
         journal = Journal(surroundings.journal, seconds, environment, surroundings.keeper, surroundings.stop)
         watched = [self._model.env, *([self._judge.eval_env] if isinstance(self._judge, Evaluation) else [])]
