@@ -87,7 +87,10 @@ class EnvironmentConfig(_Section):
 
 
 class SavingConfig(_Section):
-    """When checkpoints are made (environment steps, seconds) and how many rolling ones stay."""
+    """When checkpoints are made (environment steps, seconds) and how many rolling ones stay.
+
+    `seconds` also bounds what a kill within a long rollout costs, by a journal; null switches both off.
+    """
 
     every: int | None = Field(default=10_000, ge=1)
     seconds: float | None = Field(default=300.0, gt=0)

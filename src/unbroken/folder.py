@@ -30,7 +30,18 @@ BEST = "best_model/best_model.zip"
 _PYTORCH_BEST, _PYTORCH_FINAL = "best_model/best_model.pt", "final_model.pt"
 BEST_SCORE = "best_model/best_model.json"
 _SPACE_NEEDED_BYTES = 20_000_000
-_ARCHIVED = ("checkpoints", "best_model", "replay", "tensorboard", "tracking", "logs/metrics.jsonl", METADATA, RUN_FILE)
+JOURNAL = "journal"
+_ARCHIVED = (
+    "checkpoints",
+    JOURNAL,
+    "best_model",
+    "replay",
+    "tensorboard",
+    "tracking",
+    "logs/metrics.jsonl",
+    METADATA,
+    RUN_FILE,
+)
 
 
 @dataclass(frozen=True)

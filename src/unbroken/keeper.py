@@ -92,6 +92,9 @@ class Keeper:
         self.write_seconds = 0.0
         self.last_record: CheckpointRecord | None = None
         self.newest_step: int | None = None
+        # a journal leads beyond the newest checkpoint, and lets a leg end without waiting for the next cut
+        self.newest_point: int | None = None
+        self.longest_wait: Callable[[float], float] = lambda rollout: rollout
         self._policies = policies
         self._before_commit = before_commit
         self._after_commit = after_commit
@@ -228,7 +231,7 @@ class Keeper:
 
     def _seconds_needed(self) -> float:
         """Time for one more rollout and the last save: measured maxima, saves doubled, two seconds to spare."""
-        return self._longest_rollout + 2 * self.write_seconds + 2.0
+        return self.longest_wait(self._longest_rollout) + 2 * self.write_seconds + 2.0
 
 
 def reason_of(error: Exception) -> str:

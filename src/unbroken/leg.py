@@ -18,7 +18,7 @@ from unbroken.config import RunConfig, SavingConfig
 from unbroken.context import current_context, differences, enforce_threads
 from unbroken.errors import StorageError, UsageError
 from unbroken.exports import Exports
-from unbroken.folder import file_names
+from unbroken.folder import JOURNAL, file_names
 from unbroken.keeper import Keeper, SaveSchedule
 from unbroken.learners.protocol import Learner, LeaveTraining, Surroundings
 from unbroken.locate import repository_of
@@ -99,6 +99,7 @@ class Leg:
                 lambda: self._facts(learner),
                 self._exports.keep_best,
                 self._note_missing,
+                self.folder.path / JOURNAL,
             )
         )
         self._exports.complete_best_score()
@@ -118,6 +119,11 @@ class Leg:
         try:
             with self._progress.shown():
                 learner.train()
+            reached = learner.step >= self.config.total_timesteps
+            if reached:
+                # here, for with a journal it can be left and gone on with like the training
+                self._exports.try_again_at_once()
+                learner.evaluate_at_end()
         except LeaveTraining:
             self.step = learner.step
             return f"stopped early: {self.stop.reason}"
@@ -128,7 +134,6 @@ class Leg:
             logs.warn_checkpoint(self._words_between_cuts(type(error).__name__))
             raise
         self.step = learner.step
-        reached = self.step >= self.config.total_timesteps
         return self._finish(learner) if reached else self._stopped_by_callback(learner)
 
     def close(self) -> None:
@@ -179,11 +184,11 @@ class Leg:
         with CheckpointFile(self.folder.backend, record.path) as file:
             learner.restore(file, self.resolved.manifest.get("missing") or [])
         note = f", leg={self.number}, restored in {time.perf_counter() - started:.2f} s"
+        if self._keeper.newest_point is not None:
+            note += f", journal to timestep={self._keeper.newest_point}"
         say_resumed(path, learner.step, learner.episodes, learner.mean_reward, note)
 
     def _finish(self, learner: Learner) -> str:
-        self._exports.try_again_at_once()
-        learner.evaluate_at_end()
         self._keeper.close()
         exported = self._exports.write_final(self.step)
         if not learner.save_end():
@@ -219,7 +224,9 @@ class Leg:
 
     def _words_between_cuts(self, why: str) -> str:
         now = self._learner.step if self._learner is not None else self.step
-        return repeated_steps(now, self._last_saved_step() if self.has_checkpoint else None, why)
+        saved = self._last_saved_step() if self.has_checkpoint else None
+        # a step is in the journal before the learner has counted it, and in a replay long before
+        return repeated_steps(now if saved is None else max(now, saved), saved, why)
 
     @property
     def has_checkpoint(self) -> bool:
@@ -231,7 +238,10 @@ class Leg:
         return self.resolved.step if saved is None else saved
 
     def _saved_step(self) -> int | None:
-        return self._keeper.newest_step if hasattr(self, "_keeper") else None
+        if not hasattr(self, "_keeper"):
+            return None
+        found = [step for step in (self._keeper.newest_step, self._keeper.newest_point) if step is not None]
+        return max(found, default=None)
 
     def _note_missing(self, missing: Sequence[str]) -> None:
         """Say once what a checkpoint does not hold."""
@@ -245,7 +255,8 @@ class Leg:
         if found:
             logs.checkpoint(f"Note: exactness is not guaranteed on this leg, because {'; '.join(found)}")
             step = self.resolved.step
-            self.resolved.lineage += [{"step": step, "field": "context", "difference": line} for line in found]
+            entries = [{"step": step, "field": "context", "difference": line} for line in found]
+            self.resolved.lineage += [entry for entry in entries if entry not in self.resolved.lineage]
 
     def _facts(self, learner: Learner) -> dict[str, Any]:
         assert self._recorder is not None

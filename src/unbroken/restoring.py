@@ -55,6 +55,8 @@ def repeated_steps(now: int, saved: int | None, why: str) -> str:
         return (
             f"Stopping at step {now:,} ({why}): stopped before the first checkpoint; all {now:,} steps will be repeated"
         )
+    if now == saved:
+        return f"Stopping at step {now:,} ({why}): everything up to here is safe, nothing will be repeated"
     return (
         f"Stopping at step {now:,} without a new checkpoint ({why}): {now - saved:,} steps since step {saved:,} "
         "will be repeated"

@@ -143,16 +143,15 @@ def _has_checkpoint(resolved: Resolved, legs: list[Leg]) -> bool:
 
 
 def _carry_until(resolved: Resolved, stop: StopRequest, legs: list[Leg]) -> str:
-    """Build a leg, put it into `legs`, and drive it; returns why it ended."""
+    """Build a leg, put it into `legs`, and drive it, once more if its journal turns out unusable; returns why it ended."""
     test = _begin_self_test(resolved)
     try:
-        with paused_collection():
-            # torch and SB3 take seconds to import: the self-test runs meanwhile
-            from unbroken.leg import Leg
-
-            legs.append(Leg(resolved, stop))
-            _build(legs[0], resolved, test)
-        return legs[0].drive()
+        while True:
+            reason = _driven(resolved, stop, legs, test)
+            if reason is not None:
+                return reason
+            # the journal led elsewhere and is put aside; the checkpoint is as good as ever
+            legs.pop().close()
     except StopNow as error:
         if resolved.record is None:
             logs.checkpoint(repeated_steps(0, None, str(error)))
@@ -164,6 +163,20 @@ def _carry_until(resolved: Resolved, stop: StopRequest, legs: list[Leg]) -> str:
             test.cancel()
         for leg in legs:
             leg.close()
+
+
+def _driven(resolved: Resolved, stop: StopRequest, legs: list[Leg], test: SelfTest | Verdict) -> str | None:
+    with paused_collection():
+        # torch and SB3 take seconds to import: the self-test runs meanwhile
+        from unbroken.journal.replaying import JournalUnusable
+        from unbroken.leg import Leg
+
+        legs.append(Leg(resolved, stop))
+        _build(legs[0], resolved, test)
+    try:
+        return legs[0].drive()
+    except JournalUnusable:
+        return None
 
 
 def _give_up(resolved: Resolved, legs: list[Leg]) -> None:

@@ -34,7 +34,7 @@ class StopNow(BaseException):
 class StopRequest:
     """Whether the leg has been asked to end. `grace_seconds` is how long a cut may take to come after a signal.
 
-    `interruption` makes what a second SIGINT raises in the training thread.
+    `interruption` makes what a second SIGINT raises in the training thread. `is_urgent`: the deadline leaves no time to wait.
     """
 
     def __init__(
@@ -45,7 +45,8 @@ class StopRequest:
     ) -> None:
         self._interruption = interruption
         self.reason: str | None = None
-        self._grace = grace_seconds
+        self.is_urgent = False
+        self.grace_seconds = grace_seconds
         self._started = time.monotonic()
         self._asked_at: float | None = None
         self._deadline = None if deadline_seconds is None else self._started + deadline_seconds
@@ -57,13 +58,19 @@ class StopRequest:
             self._asked_at = time.monotonic()
 
     @property
+    def waited_seconds(self) -> float:
+        """How long a stop has been asked for, 0 if it has not."""
+        return 0.0 if self._asked_at is None else time.monotonic() - self._asked_at
+
+    @property
     def grace_is_over(self) -> bool:
         """Whether a signal has waited for a cut longer than the grace time."""
-        return self._asked_at is not None and time.monotonic() - self._asked_at > self._grace
+        return self._asked_at is not None and self.waited_seconds > self.grace_seconds
 
     def check_deadline(self, seconds_needed: float) -> None:
         """Ask for a stop if the deadline would pass within the seconds that the next rollout and the last save need."""
         if self._deadline is not None and time.monotonic() + seconds_needed >= self._deadline:
+            self.is_urgent = True
             self.ask("the deadline is near")
 
     def remaining(self) -> float | None:
@@ -101,7 +108,7 @@ class StopRequest:
         self.ask(f"{name} received")
         if first:
             # os.write and not the logger: a handler may interrupt the logger while it holds its lock
-            wait = f"stopping at the next cut (within {self._grace:g} s); Ctrl-C again stops at once"
+            wait = f"stopping at the next cut (within {self.grace_seconds:g} s); Ctrl-C again stops at once"
             text = f"\n[CHECKPOINT] {name} received: {wait}\n"
             with contextlib.suppress(OSError):
                 os.write(2, text.encode())
@@ -109,7 +116,7 @@ class StopRequest:
 
     def _start_timer(self) -> None:
         if self._give_up is not None:
-            self._timer = threading.Timer(self._grace + 1.0, self._give_up)
+            self._timer = threading.Timer(self.grace_seconds + 1.0, self._give_up)
             self._timer.daemon = True
             self._timer.start()
 

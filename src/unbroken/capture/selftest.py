@@ -79,6 +79,7 @@ class SelfTest:
 
     def __init__(self, request: dict[str, Any], timeout_seconds: float = 300.0) -> None:
         self._timeout = timeout_seconds
+        self._verdict: Verdict | None = None
         command = [sys.executable, "-m", "unbroken.capture.selftest", "prove"]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_import_path()
@@ -97,6 +98,11 @@ class SelfTest:
 
     def result(self) -> Verdict:
         """Wait for the verdict. A test that crashes or takes too long proves nothing; it raises nothing."""
+        if self._verdict is None:
+            self._verdict = self._collected()
+        return self._verdict
+
+    def _collected(self) -> Verdict:
         try:
             out, err = self._process.communicate(timeout=self._timeout)
         except subprocess.TimeoutExpired:

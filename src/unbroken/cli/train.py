@@ -62,7 +62,7 @@ def train(
         int | None, Option(parser=integer, help="Environment steps between checkpoints (default 10,000).")
     ] = None,
     save_seconds: Annotated[
-        float | None, Option(help="Seconds between checkpoints, in addition (default 300).")
+        float | None, Option(help="Seconds that a kill may cost, also within a long rollout (default 300).")
     ] = None,
     keep_last: Annotated[int | None, Option(help="Rolling checkpoints that stay (default 2).")] = None,
     eval_every: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from unbroken.exports import Score
@@ -23,7 +24,7 @@ class Surroundings:
     """What a leg gives its learner before it restores or trains.
 
     `facts` is what belongs into a checkpoint's manifest beside the state, read at the cut; `keep_best` is offered every score;
-    `note_missing` is told what a capture does not hold.
+    `note_missing` is told what a capture does not hold; `journal` is the folder for what environments answer between cuts.
     """
 
     recorder: Recorder
@@ -33,6 +34,7 @@ class Surroundings:
     facts: Callable[[], Mapping[str, Any]]
     keep_best: Callable[[Score], None]
     note_missing: Callable[[Sequence[str]], None]
+    journal: Path
 
 
 class Learner(Protocol):

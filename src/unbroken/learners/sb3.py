@@ -16,6 +16,7 @@ from unbroken import logs
 from unbroken.capture.buffers import Pieces
 from unbroken.capture.callbacks import AtStart, Callbacks, at_start
 from unbroken.capture.sb3 import Cut, ModelSnapshot, SnapshotMemory, capture_model, export_members, restore_model
+from unbroken.journal.journal import Journal
 from unbroken.keeper import Keeper, Snapshot, reason_of
 from unbroken.learners import traced
 from unbroken.learners.protocol import LeaveTraining as LeaveTraining
@@ -63,6 +64,7 @@ class KeeperCallback(BaseCallback):
         self._at_start: AtStart | None = None
         self._replay = ReplaySegments(keeper.repository.segments)
         self._memory: SnapshotMemory | None = None
+        self.journal: Journal | None = None
 
     def callbacks(self) -> Callbacks:
         """The callbacks whose state belongs to the training."""
@@ -104,8 +106,9 @@ class KeeperCallback(BaseCallback):
         captured = self.captured(cut, self._memory)
         self.on_capture(captured)
         facts = {**self.facts(self.model), "missing": list(dict.fromkeys([*self._gaps, *captured.missing]))}
+        committed = self._journaled(captured.step, facts)
         if captured.rows is None:
-            return Snapshot(captured.step, cut, lambda writer: write_members(writer, captured), facts)
+            return Snapshot(captured.step, cut, lambda writer: write_members(writer, captured), facts, committed)
         segments: list[Segment] = []
         rows = captured.rows
 
@@ -115,7 +118,19 @@ class KeeperCallback(BaseCallback):
             write_members(writer, captured)
             return {FACT: [segment.plain() for segment in segments]}
 
-        return Snapshot(captured.step, cut, fill, facts, lambda: self._replay.commit(rows, segments))
+        def both() -> None:
+            self._replay.commit(rows, segments)
+            committed()
+
+        return Snapshot(captured.step, cut, fill, facts, both)
+
+    def _journaled(self, step: int, facts: dict[str, Any]) -> Callable[[], None]:
+        """Note in the facts what the journal goes on from; returns what it is to be told when that is committed."""
+        journal = self.journal
+        if journal is None:
+            return lambda: None
+        capture_id = facts["journal"] = journal.captured(step)
+        return lambda: journal.committed(capture_id)
 
     def captured(self, cut: Cut, memory: SnapshotMemory | None = None) -> ModelSnapshot:
         """The state of the training now; with a memory, good until the next one with it."""
@@ -152,12 +167,23 @@ class KeeperCallback(BaseCallback):
             rows = stored.rows() if self._replay.counter.is_behind(self.model) else ()
             self._restore(self.model, stored, self.callbacks(), rows)
             traced.at_cut(self, "rollout")
+            # the checkpoint restored is of this very cut
+            self._keep(lambda: False)
             return
         self._say_gaps()
         self.on_cut()
         traced.at_cut(self, "rollout")
-        if self.keeper.at_cut(self.model.num_timesteps, lambda: self.snapshot("rollout"), self.stop):
+        self._keep(
+            lambda: self.keeper.at_cut(self.model.num_timesteps, lambda: self.snapshot("rollout"), self.stop),
+        )
+
+    def _keep(self, at_cut: Callable[[], bool]) -> None:
+        """Do what is due at a cut, unless the training only comes by it again on its way through a journal."""
+        journal = self.journal
+        if (journal is None or not journal.at_cut(self.model.num_timesteps)) and at_cut():
             raise LeaveTraining
+        if journal is not None:
+            journal.after_cut()
 
     def _say_gaps(self) -> None:
         """At the start of a training, and not hours later with its first checkpoint: what none of them will hold.
@@ -168,7 +194,11 @@ class KeeperCallback(BaseCallback):
             return
         self._gaps_said = True
         try:
-            self.on_capture(capture_model(self.model, "rollout", self.callbacks()))
+            if self.journal is None:
+                self.on_capture(capture_model(self.model, "rollout", self.callbacks()))
+            else:
+                base = self.snapshot("rollout")
+                self.journal.commit_later(lambda: self.keeper.save(lambda: base, wait=True))
         except Exception as error:  # noqa: BLE001 - capturing runs the user's code, and no save may end a training
             logs.warn_checkpoint(f"as it stands now, no checkpoint can be captured: {reason_of(error)}")
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import KVWriter, Logger
 
+from unbroken import tracing
 from unbroken.capture.environments import Strategy
 from unbroken.capture.objects import class_name
 from unbroken.capture.sb3 import describe_schema, finished_episodes, mean_episode_reward
-from unbroken.capture.vector_environments import coverage
+from unbroken.capture.selftest import proof_key
+from unbroken.capture.vector_environments import coverage, vector_layers
 from unbroken.config import RunConfig
 from unbroken.errors import ConfigurationError
 from unbroken.exports import Score
+from unbroken.journal.journal import Journal
 from unbroken.learners.building import build_environment, build_model
 from unbroken.learners.continuing import Continuation, make_continuing
 from unbroken.learners.evaluation import Evaluation, TrainingBest
@@ -44,6 +50,7 @@ class SB3Learner:
         self._judge: Evaluation | TrainingBest
         self._root: CallbackList
         self._continuation: Continuation
+        self._journal: Journal | None = None
 
     @property
     def algorithm(self) -> str:
@@ -63,7 +70,8 @@ class SB3Learner:
     @property
     def episodes(self) -> int:
         """As the protocol says."""
-        return finished_episodes(self._model)
+        with self._journal.aside() if self._journal is not None else contextlib.nullcontext():
+            return finished_episodes(self._model)
 
     @property
     def mean_reward(self) -> float | None:
@@ -92,12 +100,15 @@ class SB3Learner:
         self._root = CallbackList([*self._users, self._judge, shown, self._callback])
         self._continuation = make_continuing(model)
         self._continuation.records_calls = False
+        self._journal = self._callback.journal = self._make_journal(surroundings)
 
     def restore(self, file: CheckpointFile, gaps: Sequence[str]) -> None:
         """As the protocol says."""
         stored = read_stored(file)
         self._callback.begin_from(self._model, stored, self._root, gaps)
         self._continuation.carry_on(int(stored.state["iteration"]), mid_call=stored.cut == "rollout")
+        if self._journal is not None and file.manifest.get("journal"):
+            self._journal.resume(file.manifest["journal"], self.step)
 
     def train(self) -> None:
         """As the protocol says."""
@@ -121,8 +132,26 @@ class SB3Learner:
 
     def close(self) -> None:
         """As the protocol says."""
+        if self._journal is not None:
+            self._journal.close()
         if self._model.env is not None:
             self._model.env.close()
+
+    def _make_journal(self, surroundings: Surroundings) -> Journal | None:
+        """The journal of this training, where it saves by time. A trace follows every step by itself."""
+        seconds = self._config.saving.seconds
+        if seconds is None or tracing.current() is not None:
+            return None
+        section = self._config.environment
+        evaluates = isinstance(self._judge, Evaluation)
+        described = [proof_key(self._config.target, section), section.model_dump(mode="json"), evaluates]
+        environment = hashlib.blake2b(json.dumps(described, sort_keys=True).encode(), digest_size=16).hexdigest()
+        journal = Journal(surroundings.journal, seconds, environment, surroundings.keeper, surroundings.stop)
+        watched = [self._model.env, *([self._judge.eval_env] if isinstance(self._judge, Evaluation) else [])]
+        for venv in watched:
+            assert venv is not None
+            journal.watch(list(vector_layers(venv))[-1])
+        return journal
 
     def _build_judge(self, surroundings: Surroundings) -> Evaluation | TrainingBest:
         section = self._config.evaluation

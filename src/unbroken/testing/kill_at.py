@@ -71,6 +71,12 @@ PLACES: dict[str, str] = {
 """Every place that an ordinary training comes by, with what is under way there."""
 FRESH_PLACES = {"fresh.move": "with --fresh, after a part of the old training has been moved to archive/"}
 """Places that only `--fresh` comes by."""
+JOURNAL_PLACES = {
+    "journal.before": "before a frame of the journal, with what led up to it in memory only",
+    "journal.half": "half-way through a frame of the journal",
+    "journal.sync": "after a frame, before its fsync",
+}
+"""Places that only a training with a slow environment comes by."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ class Spot:
     nth: int = 1
 
     def __post_init__(self) -> None:
-        known = {**PLACES, **FRESH_PLACES}
+        known = {**PLACES, **FRESH_PLACES, **JOURNAL_PLACES}
         if self.place not in known or self.nth < 1:
             raise UsageError(f"no place {self.place}:{self.nth} to be killed at; there are {', '.join(known)}")
 
@@ -225,7 +231,7 @@ def _install_appending(killer: Killer, append: Any) -> None:
     write, sync, durably = append.AppendFile.write, append.sync_content, append.write_bytes_durably
 
     def half_row(file: Any, data: bytes) -> int:
-        kind = "metrics" if file.path.suffix == ".jsonl" else "events"
+        kind = {".jsonl": "metrics", ".journal": "journal"}.get(file.path.suffix, "events")
         killer.reach(f"{kind}.before")
         killer.reach(f"{kind}.half", lambda: write(file, data[: len(data) // 2]))
         return int(write(file, data))
@@ -242,8 +248,15 @@ def _install_appending(killer: Killer, append: Any) -> None:
             killer.reach("logs.cut")
         sync(descriptor)
 
+    def synced_frame(file: Any) -> None:
+        if file.path.suffix == ".journal":
+            killer.reach("journal.sync")
+        whole(file)
+
+    whole = append.AppendFile.sync
     cutting: set[int] = set()
     append.AppendFile.write = half_row
+    append.AppendFile.sync = synced_frame
     append.write_bytes_durably = archiving
     append.sync_content = synced
 

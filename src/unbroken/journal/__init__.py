@@ -1,0 +1,1 @@
+"""What environments answered between two checkpoints, on disk: a slow simulator's steps are made once."""
