@@ -178,7 +178,7 @@ def _subject(path: str) -> str | None:
 
 def _is_checkpoint(path: str) -> bool:
     name = name_of(path)
-    return path.startswith("checkpoints/") and not name.startswith(".") and name.endswith("_steps.zip")
+    return path.startswith("checkpoints/") and not name.startswith(".") and name.endswith(("_steps.zip", ".pt"))
 
 
 def _after(killer: Killer, place: str, function: Callable[..., Any]) -> Callable[..., Any]:
