@@ -17,8 +17,8 @@ class Training:
     """One kind of training that is killed: `unbroken train TARGET`, or a `script` of its own that is told where its run lies.
 
     `scenario` is what its files are named after, `variables` the environment of its process. Killed at a random moment, it has
-    trained for up to `span` seconds after its first save; a place is passed up to `passes` times before. `unseeded` names parts of the state that a script leaves to the
-    operating system and never uses.
+    trained for up to `span` seconds after its first save; killed at a place, it has passed it up to `passes` times. `unseeded`
+    names parts of the state that a script leaves to the operating system and never uses, `results` files that it writes.
     """
 
     name: str
