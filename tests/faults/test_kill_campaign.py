@@ -34,7 +34,8 @@ def dqn(steps, *words, save_every=100, buffer_size=400):
 def world(name, *words, **others):
     """Trained with DQN in an environment of the exactness matrix."""
     given = (*words, "--set", "scenario=world", "--set", f"environment.kwargs={{world: {name}}}")
-    variables = {"PYTHONPATH": WORLDS, "LIBSUMO_AS_TRACI": "1"}
+    # sumo-rl lists the lanes that leave a signal in the order of a set, which differs from process to process
+    variables = {"PYTHONPATH": WORLDS, "LIBSUMO_AS_TRACI": "1", "PYTHONHASHSEED": "0"}
     return Training(name, "matrix_worlds:make", given, "world", off_policy=True, variables=variables, **others)
 
 
@@ -50,16 +51,16 @@ FAMILIES = [
         "stacked Atari frames",
         "ALE/Pong-v5",
         (
-            *dqn(600, *settings(policy_kwargs="{features_extractor_kwargs: {features_dim: 16}}"), save_every=50),
+            *dqn(800, *settings(policy_kwargs="{features_extractor_kwargs: {features_dim: 16}}"), save_every=50),
             "--set", "policy=CnnPolicy", "--set", "environment.frame_stack=4",
             "--set", "environment.kwargs={frameskip: 1}",
             "--set", "environment.wrappers=[stable_baselines3.common.atari_wrappers:AtariWrapper]",
         ),
         "ALE-Pong-v5",
         off_policy=True,
-        span=4.0,
+        span=2.5,
     ),
-    world("SUMO", *dqn(600, save_every=25), span=1.5),
+    world("SUMO", *dqn(1000, save_every=25), span=1.5),
     world(
         "goal",
         *dqn(4000, *settings(
@@ -69,14 +70,14 @@ FAMILIES = [
         "--set", "policy=MultiInputPolicy",
         span=1.0,
     ),
-    Training("plain PyTorch", words=("--algo", "ppo-torch", "--steps", "6000", *settings(n_steps="64")), span=1.0),
+    Training("plain PyTorch", words=("--algo", "ppo-torch", "--steps", "8000", *settings(n_steps="64")), span=0.8),
     Training(
         "a loop by hand",
         str(HERE.parents[1] / "examples" / "cleanrl_style_ppo.py"),
-        ("--total-timesteps", "16000", "--save-every", "500"),
+        ("--total-timesteps", "20000", "--save-every", "500"),
         "run",
         script=True,
-        span=1.0,
+        span=0.8,
         # never seeded by the script and never sampled by it
         unseeded=("action_space[",),
         results=("agent.pt",),
