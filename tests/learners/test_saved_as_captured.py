@@ -1,10 +1,11 @@
-"""Later updates never leak into an earlier snapshot, however slow the writer is (A10).
+"""What lies on disk is the training at its cut: later updates never leak into it, however slow the writer, whatever failed (A10).
 
 In real trainings with real files the writing thread is held back from every save until the training waits for it, which is at
 the next one: all that lies between two saves happens before a byte of the first is serialised. Every checkpoint must then be
-what a second, independent capture at the same cut was, written at once.
+what a second, independent capture at the same cut was, written at once; also when a save in between has failed.
 """
 
+import errno
 import threading
 from pathlib import Path
 
@@ -19,13 +20,16 @@ from unbroken.capture.comparison import compare_states
 from unbroken.capture.replay_rows import row_arrays
 from unbroken.checkpointer import _Loop
 from unbroken.folder import RunFolder
+from unbroken.learners import replay_segments
 from unbroken.learners.plain_ppo import PPOLearner
 from unbroken.learners.sb3 import KeeperCallback, write_members
 from unbroken.learners.stored import read_stored
 from unbroken.locate import repository_of
 from unbroken.store.checkpoint_file import CheckpointFile
+from unbroken.store.durable import LocalBackend
 from unbroken.store.memory import MemoryBackend
 from unbroken.store.repository import CheckpointRepository
+from unbroken.testing.backends import FaultyBackend
 
 WORLDS = Path(__file__).parents[1] / "resume" / "support"
 SMALL = {"policy_kwargs": {"net_arch": [8]}}
@@ -171,26 +175,91 @@ def check_all(repository, cuts):
     return steps
 
 
-@pytest.mark.parametrize("name", TRAININGS)
-def test_nothing_that_follows_a_cut_gets_into_its_checkpoint(tmp_path, monkeypatch, cuts, released, name):
-    """A10: networks, optimizers, generators, environments, callbacks, logger, and every row of the replay buffer."""
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+    """Trains for five intervals and returns the run's folder."""
     monkeypatch.syspath_prepend(WORLDS)
-    target, algo, every, hyperparameters, others = TRAININGS[name]
-    unbroken.train(
-        target,
-        algo=algo,
-        steps=5 * every,
-        runs_dir=tmp_path,
-        run="run",
-        save_every=every,
-        eval_every=2 * every,
-        device="cpu",
-        settings={"self_test": False, "hyperparameters": hyperparameters, "saving": {"keep_last": 50}, **others},
-    )
-    steps = check_all(repository_of(RunFolder(tmp_path, "run")), cuts)
+
+    def run(name):
+        target, algo, every, hyperparameters, others = TRAININGS[name]
+        unbroken.train(
+            target,
+            algo=algo,
+            steps=5 * every,
+            runs_dir=tmp_path,
+            run="run",
+            save_every=every,
+            eval_every=2 * every,
+            device="cpu",
+            settings={"self_test": False, "hyperparameters": hyperparameters, "saving": {"keep_last": 50}, **others},
+        )
+        return RunFolder(tmp_path, "run")
+
+    return run
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_nothing_that_follows_a_cut_gets_into_its_checkpoint(train, cuts, released, name):
+    """A10: networks, optimizers, generators, environments, callbacks, logger, and every row of the replay buffer."""
+    steps = check_all(repository_of(train(name)), cuts)
     assert len(steps) >= 4
     assert len(released) >= len(steps)
     assert all(released)
+
+
+class Failing(FaultyBackend):
+    """A run folder's storage that refuses one operation on the files whose names contain `part`; counts the refusals."""
+
+    def __init__(self, root, operation, part, refused):
+        super().__init__(LocalBackend(root), self._refuse)
+        self.root = root
+        self._chosen, self._refused = (operation, part), refused
+
+    def local_path(self, path):
+        return self.inner.local_path(path)
+
+    def _refuse(self, operation, path):
+        if operation != self._chosen[0] or self._chosen[1] not in path:
+            return None
+        self._refused.append(path)
+        return OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("name", ["dqn, never", "dqn, partly", "dqn, round", "dqn, economical"])
+@pytest.mark.parametrize(
+    ("operation", "step"),
+    [("create", "segment"), ("write", "segment"), ("replace", "segment"), ("write", "state"), ("replace", "state")],
+)
+def test_the_save_after_one_that_failed_holds_all_rows(train, monkeypatch, cuts, released, name, operation, step):
+    """A10: a failed save is tried again at the next interval and never remembered as done."""
+    refused = []
+    # rows that were overwritten before the first save are not counted
+    rows = "70-95" if name == "dqn, round" else "60-120"
+    part = f"checkpoint_{rows}." if step == "segment" else "checkpoint_120_steps"
+    monkeypatch.setattr(RunFolder, "backend", property(lambda folder: Failing(folder.path, operation, part, refused)))
+    repository = repository_of(train(name))
+    assert refused
+    assert check_all(repository, cuts) == [60, 180, 240, 300]
+    assert all(repository.verified(record).valid for record in repository.records())
+    assert all(released)
+
+
+@pytest.mark.parametrize("operation", ["write", "replace", "open"])
+def test_a_merge_that_fails_costs_one_save_and_no_row(train, monkeypatch, cuts, released, operation):
+    """A10: the segments that were to become one are named until the larger one is safe."""
+    refused = []
+    part = "checkpoint_60-120." if operation == "open" else "checkpoint_0-180."
+
+    def failing(folder):
+        # one refusal: the next save merges the same segments again
+        return Failing(folder.path, operation, "nothing" if refused else part, refused)
+
+    monkeypatch.setattr(RunFolder, "backend", property(failing))
+    monkeypatch.setattr(replay_segments, "MERGE", 3)
+    repository = repository_of(train("dqn, never"))
+    assert refused
+    assert check_all(repository, cuts) == [60, 120, 240, 300]
+    assert all(repository.verified(record).valid for record in repository.records())
 
 
 def loop(folder):
