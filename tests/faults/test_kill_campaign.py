@@ -31,9 +31,9 @@ def dqn(steps, *words, save_every=100, buffer_size=400):
     return ("--algo", "dqn", "--steps", str(steps), "--save-every", str(save_every), *chosen, *words)
 
 
-def world(name, *words, **others):
+def world(name, made, *words, **others):
     """Trained with DQN in an environment of the exactness matrix."""
-    given = (*words, "--set", "scenario=world", "--set", f"environment.kwargs={{world: {name}}}")
+    given = (*words, "--set", "scenario=world", "--set", f"environment.kwargs={{world: {made}}}")
     # sumo-rl lists the lanes that leave a signal in the order of a set, which differs from process to process
     variables = {"PYTHONPATH": WORLDS, "LIBSUMO_AS_TRACI": "1", "PYTHONHASHSEED": "0"}
     return Training(name, "matrix_worlds:make", given, "world", off_policy=True, variables=variables, **others)
@@ -60,8 +60,9 @@ FAMILIES = [
         off_policy=True,
         span=2.5,
     ),
-    world("SUMO", *dqn(1000, save_every=25), span=1.5),
+    world("SUMO", "SUMO", *dqn(1000, save_every=25), span=1.5),
     world(
+        "HER",
         "goal",
         *dqn(4000, *settings(
             replay_buffer_class="stable_baselines3:HerReplayBuffer",
