@@ -101,11 +101,13 @@ def test_nothing_is_lost_wherever_the_process_is_killed(tmp_path, kind):
 @pytest.mark.parametrize("kind", FAMILIES, ids=lambda kind: kind.name)
 def test_nothing_is_lost_at_random_moments_of_any_family(tmp_path, kind):
     """A5, A6, A7, A10: as above, with the buffers, environments and loops that the ordinary campaign does not have."""
-    places = (TIMER, *sorted(OFF_POLICY)) if kind.name == "a million rows" else (TIMER,)
-    report = run_campaign(len(places) + 9, tmp_path, 0, (kind,), places=places, say=print)
+    large = kind.name == "a million rows"
+    # segments are written at every save there, and collected only after a merge
+    places = (TIMER, *sorted(OFF_POLICY - {"collect.before"})) if large else (TIMER,)
+    report = run_campaign(10, tmp_path, 0, (kind,), places=places, say=print)
     assert report.violations == []
     assert report.kills.total() >= 10
-    if kind.name == "a million rows":
+    if large:
         spans = [path.stem.rpartition("_")[2].split("-") for path in tmp_path.glob("run-0/killed/run/replay/*.zip")]
         assert any(int(end) - int(first) >= MERGE * SAVED_EVERY for first, end in spans), "no segments were merged"
 
