@@ -85,6 +85,19 @@ FAMILIES = [
     ),
 ]  # fmt: skip
 
+ALSO_AT = {
+    # segments are written at every save there, and collected only after a merge
+    "a million rows": sorted(OFF_POLICY - {"collect.before"}),
+    "plain PyTorch": [
+        "checkpoint.write",
+        "checkpoint.replace",
+        "checkpoint.sync_folder",
+        "best.write",
+        "final.replace",
+    ],
+}
+"""Where else than at random moments."""
+
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 
 
@@ -101,13 +114,11 @@ def test_nothing_is_lost_wherever_the_process_is_killed(tmp_path, kind):
 @pytest.mark.parametrize("kind", FAMILIES, ids=lambda kind: kind.name)
 def test_nothing_is_lost_at_random_moments_of_any_family(tmp_path, kind):
     """A5, A6, A7, A10: as above, with the buffers, environments and loops that the ordinary campaign does not have."""
-    large = kind.name == "a million rows"
-    # segments are written at every save there, and collected only after a merge
-    places = (TIMER, *sorted(OFF_POLICY - {"collect.before"})) if large else (TIMER,)
+    places = (TIMER, *ALSO_AT.get(kind.name, ()))
     report = run_campaign(10, tmp_path, 0, (kind,), places=places, say=print)
     assert report.violations == []
     assert report.kills.total() >= 10
-    if large:
+    if kind.name == "a million rows":
         spans = [path.stem.rpartition("_")[2].split("-") for path in tmp_path.glob("run-0/killed/run/replay/*.zip")]
         assert any(int(end) - int(first) >= MERGE * SAVED_EVERY for first, end in spans), "no segments were merged"
 
