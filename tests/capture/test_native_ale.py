@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from native_worlds import played
 
+from unbroken.capture.comparison import compare_states
 from unbroken.capture.environments import CaptureWrapper
 from unbroken.capture.native.ale import RecordingInterface
 from unbroken.capture.selftest import SelfTest
@@ -81,6 +82,31 @@ def test_a_second_capture_goes_on_from_a_restored_one():
     third = CaptureWrapper(gymnasium.make("ALE/Pong-v5"))
     third.restore_state(second.capture_state())
     assert played(third, 12, seed=7) == played(env, 12, seed=7)
+
+
+@pytest.mark.parametrize("step", [2, 17, 45])
+def test_later_captures_have_the_bits_of_a_game_that_was_never_stopped(step):
+    """A6: found by the kill campaign; what was recorded depended on when the game had been resumed, though it went on alike."""
+    env, state = captured_at(step)
+    other = CaptureWrapper(gymnasium.make("ALE/Pong-v5"))
+    other.restore_state(state)
+    for _ in range(4):
+        played(env, 9, seed=2)
+        played(other, 9, seed=2)
+        states = [{"base": one.capture_state()["base"]} for one in (env, other)]
+        compared = compare_states(*states)
+        assert compared.identical, compared.text()
+
+
+def test_a_capture_without_a_middle_is_still_restored():
+    """A6: checkpoints made before it was recorded."""
+    env, state = captured_at(30)
+    expected = played(env, 12)
+    for name in ("middle", "calls_to_middle"):
+        del state["base"]["emulator"][name]
+    other = CaptureWrapper(gymnasium.make("ALE/Pong-v5"))
+    other.restore_state(state)
+    assert played(other, 12) == expected
 
 
 def test_wrappers_between_see_the_same_emulator():

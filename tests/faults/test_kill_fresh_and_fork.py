@@ -11,6 +11,8 @@ import pytest
 from unbroken.folder import RunFolder
 from unbroken.inspection import compare
 from unbroken.locate import repository_of
+from unbroken.store.checkpoint_file import CheckpointFile
+from unbroken.store.segments import segments_of
 
 SETTINGS = [
     "hyperparameters.n_steps=64",
@@ -23,9 +25,14 @@ WORDS = ["--save-every", "64", "--eval-every", "0", "--seed", "0", *(word for s 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 
 
-def train(runs, *words, kill=None):
+# rows of a buffer that has gone round lie in segments, which a fork takes along and then rotates out
+BUFFERED = ["--algo", "dqn", "--save-every", "64", "--eval-every", "0", "--seed", "0", "--set", "self_test=false"]
+BUFFERED += ["--set", "hyperparameters.buffer_size=150", "--set", "hyperparameters.learning_starts=30"]
+
+
+def train(runs, *words, kill=None, settings=WORDS):
     how = ["-m", "unbroken"] if kill is None else ["-m", "unbroken.testing.kill_at", kill, "--"]
-    command = [sys.executable, *how, "train", *words, *WORDS, "--runs-dir", str(runs)]
+    command = [sys.executable, *how, "train", *words, *settings, "--runs-dir", str(runs)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
@@ -80,10 +87,14 @@ def test_killed_while_the_old_training_moves_to_the_archive(runs, original, nth)
 )
 def test_killed_while_a_fork_is_made(runs, place):
     """A9: the parent keeps every byte; the same command makes the fork, which ends as the parent did."""
+    forked_and_killed(runs, ["--checkpoint", "run@192", "--run", "fork", "--steps", "256"], place, WORDS)
+
+
+def forked_and_killed(runs, fork, place, settings):
+    """Kill a fork of `run` at a place and finish it by the same command; returns its checkpoints, which all verify."""
     before = {path: path.read_bytes() for path in (runs / "run").rglob("*") if path.is_file()}
-    fork = ["--checkpoint", "run@192", "--run", "fork", "--steps", "256"]
-    killed(train(runs, *fork, kill=place))
-    done = train(runs, *fork)
+    killed(train(runs, *fork, kill=place, settings=settings))
+    done = train(runs, *fork, settings=settings)
     assert done.returncode == 0, done.stdout + done.stderr
     assert before == {path: path.read_bytes() for path in (runs / "run").rglob("*") if path.is_file()}
     compared = compare(runs, "fork", "run")
@@ -91,6 +102,7 @@ def test_killed_while_a_fork_is_made(runs, place):
     repository = repository_of(RunFolder(runs, "fork"), "CartPole-v1")
     assert list((runs / "fork").rglob("*.tmp")) == []
     assert all(repository.verified(record).valid for record in repository.records())
+    return repository
 
 
 @pytest.mark.full
@@ -104,3 +116,50 @@ def test_killed_between_the_last_checkpoint_of_more_and_its_end(runs, place):
         done = train(runs, *more)
         assert done.returncode == 0, done.stdout + done.stderr
         assert repository.records()[-1].step == expected
+
+
+@pytest.fixture(scope="module")
+def buffered(tmp_path_factory):
+    """A run of 384 steps with a replay buffer, of which every checkpoint is kept."""
+    runs = tmp_path_factory.mktemp("buffered")
+    done = train(
+        runs, "CartPole-v1", "--run", "run", "--steps", "384", "--set", "saving.keep_last=9", settings=BUFFERED
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return runs
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        # its parent's three segments are copied, then the checkpoint that names them
+        pytest.param("segment.write:1", marks=pytest.mark.full),
+        "segment.replace:2",
+        pytest.param("segment.sync_folder:3", marks=pytest.mark.full),
+        pytest.param("checkpoint.write:1", marks=pytest.mark.full),
+        pytest.param("run-yaml.write:1", marks=pytest.mark.full),
+        # the first saves of its own
+        pytest.param("segment.create:4", marks=pytest.mark.full),
+        pytest.param("segment.write:4", marks=pytest.mark.full),
+        "segment.sync_folder:4",
+        pytest.param("checkpoint.write:2", marks=pytest.mark.full),
+        pytest.param("checkpoint.replace:2", marks=pytest.mark.full),
+        pytest.param("checkpoint.sync_folder:2", marks=pytest.mark.full),
+        pytest.param("segment.replace:5", marks=pytest.mark.full),
+        # its first checkpoint is rotated out, and with it what no other names
+        pytest.param("retention.after:1", marks=pytest.mark.full),
+        "collect.before:1",
+    ],
+)
+def test_killed_while_a_fork_takes_its_parents_rows_and_adds_its_own(buffered, tmp_path, place):
+    """A7, A9, A10: segments that fork and parent both name are the fork's own copies; neither loses a row."""
+    runs = shutil.copytree(buffered, tmp_path / "runs")
+    fork = ["--checkpoint", "run@192", "--run", "fork", "--steps", "384", "--set", "saving.keep_last=2"]
+    repository = forked_and_killed(runs, fork, place, BUFFERED)
+    named = {segment.file for record in repository.records() for segment in segments_in(repository, record)}
+    assert {path.name for path in (runs / "fork" / "replay").iterdir()} == named
+
+
+def segments_in(repository, record):
+    with CheckpointFile(repository.backend, record.path) as file:
+        return segments_of(file.manifest)

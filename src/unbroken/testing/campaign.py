@@ -14,7 +14,6 @@ import json
 import os
 import platform
 import random
-import re
 import subprocess
 import sys
 import tempfile
@@ -27,37 +26,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from unbroken.errors import DamagedFile, NotFound, UnbrokenError
-from unbroken.folder import BEST, BEST_SCORE, METADATA, RUN_FILE, RunFolder
+from unbroken.folder import BEST_SCORE, METADATA, RUN_FILE, RunFolder
 from unbroken.locate import repository_of
 from unbroken.logs import human_seconds
-from unbroken.recording import EVENTS, METRICS
 from unbroken.store.checkpoint_file import CheckpointFile
 from unbroken.testing.child import TrainingProcess
 from unbroken.testing.kill_at import PLACES as INSIDE
-from unbroken.testing.twin import TEMPORARY, differences, files_below
+from unbroken.testing.trainings import KINDS, Training
+from unbroken.testing.twin import files_below
 
 TIMER = "timer"
 PLACES: dict[str, str] = {**INSIDE, TIMER: "from outside, at a random moment between start and end"}
 """Every place a campaign kills at; all but the last are those of `kill_at`."""
 
-_SCENARIO = "CartPole-v1"
 _KILLS_PER_RUN = 20
 _LEG_SECONDS = 240.0
 _ATTEMPTS_PER_PLACE = 16
-_SETTINGS: dict[str, list[str]] = {
-    "ppo": ["--algo", "ppo", "--steps", "2000", "--set", "hyperparameters.n_steps=64"],
-    "dqn": [
-        "--algo", "dqn", "--steps", "1200", "--set", "hyperparameters.learning_starts=100",
-        "--set", "hyperparameters.buffer_size=400",
-    ],
-    "ppo in workers": [
-        "--algo", "ppo", "--steps", "2000", "--set", "hyperparameters.n_steps=32", "--n-envs", "2",
-        "--set", "environment.vec_env=subproc", "--set", "environment.normalize={}",
-    ],
-}  # fmt: skip
-KINDS = tuple(_SETTINGS)
-"""The trainings that are killed: two learners in one process, and normalised environments in worker processes."""
-
 OFF_POLICY = frozenset(place for place in PLACES if place.startswith(("segment.", "collect.")))
 """Places that only trainings with a replay buffer come by."""
 
@@ -71,22 +55,6 @@ _REPEATS = {
 # a leg that does not come by its place within so many steps is killed all the same, as an env-step
 _FALLBACK_STEPS = 420
 _FIRST, _LAST = ("best", "best-score"), ("final", "close")
-_KNOWN = re.compile(
-    "|".join(
-        (
-            re.escape(RUN_FILE),
-            re.escape(METADATA),
-            r"\.lock|\.writable",
-            rf"checkpoints/{_SCENARIO}_checkpoint_[0-9]+_steps\.zip",
-            rf"replay/{_SCENARIO}_checkpoint_[0-9]+-[0-9]+(_[0-9]+)?\.zip",
-            rf"{re.escape(BEST)}|{re.escape(BEST_SCORE)}",
-            rf"{_SCENARIO}_final\.zip",
-            rf"logs/run\.log|{METRICS}|{re.escape(EVENTS)}",
-            r"archive/(metrics\.jsonl|events\.out\.tfevents\.[0-9]+\.unbroken)\.after-[0-9]+\.[0-9]+",
-            TEMPORARY.pattern,
-        )
-    )
-)
 
 
 @dataclass
@@ -119,7 +87,7 @@ def run_campaign(
     kills: int,
     folder: Path,
     seed: int = 0,
-    kinds: Sequence[str] = KINDS,
+    kinds: Sequence[Training] = KINDS,
     minimum_per_place: int = 1,
     *,
     places: Iterable[str] = tuple(PLACES),
@@ -155,7 +123,7 @@ class _Campaign:
         kills: int,
         folder: Path,
         seed: int,
-        kinds: tuple[str, ...],
+        kinds: tuple[Training, ...],
         minimum: int,
         places: tuple[str, ...],
         say: Callable[[str], None],
@@ -192,13 +160,13 @@ class _Campaign:
                 return None
             for turn in range(self._runs, self._runs + len(self._kinds)):
                 kind = self._kinds[turn % len(self._kinds)]
-                fitting = [place for place in self._queue if kind == "dqn" or place not in OFF_POLICY]
+                fitting = [place for place in self._queue if kind.off_policy or place not in OFF_POLICY]
                 if fitting:
                     self._runs = turn + 1
                     return self._run(turn, kind, fitting[:_KILLS_PER_RUN])
             return None
 
-    def _run(self, number: int, kind: str, chosen: list[str]) -> _Run:
+    def _run(self, number: int, kind: Training, chosen: list[str]) -> _Run:
         for place in chosen:
             self._queue.remove(place)
         return _Run(
@@ -236,19 +204,17 @@ class _Run:
     """One run under `folder`: killed at `places` one after another, then completed and compared with its twin."""
 
     def __init__(
-        self, folder: Path, kind: str, seed: int, places: list[str], chance: random.Random, campaign: _Campaign
+        self, folder: Path, kind: Training, seed: int, places: list[str], chance: random.Random, campaign: _Campaign
     ) -> None:
         self.places = places
         self.unmet: list[str] = []
         self._folder = folder
         self._chance = chance
         self._campaign = campaign
-        self._label = f"{folder.name} ({kind}, seed {seed})"
-        self._words = [
-            "train", _SCENARIO, "--seed", str(seed), "--run", "run", "--device", "cpu", "--save-every", "100",
-            "--eval-every", "200", "--eval-episodes", "1", *_SETTINGS[kind],
-        ]  # fmt: skip
-        self._watch = _Watch(RunFolder(folder / "killed", "run"))
+        self._kind = kind
+        self._seed = seed
+        self._label = f"{folder.name} ({kind.name}, seed {seed})"
+        self._watch = _Watch(RunFolder(folder / "killed", "run"), kind)
         self._missed = False
         self._report = Report(runs=1)
 
@@ -273,7 +239,7 @@ class _Run:
     def _leg(self, place: str | None) -> int:
         """One leg, killed at `place` or completed; returns its exit code."""
         before = self._watch.newest
-        with TrainingProcess(self._arguments(place, self._folder / "killed")) as leg:
+        with self._process(place, self._folder / "killed") as leg:
             code = self._ended(leg, place)
         self._report.legs += 1
         killed_at = _killed_at(leg, place) if code < 0 else None
@@ -293,7 +259,7 @@ class _Run:
             starting = self._chance.random() < 0.5
             if not starting:
                 leg.wait_for("[CHECKPOINT] Saved ", _LEG_SECONDS)
-            time.sleep(self._chance.uniform(0.1, 3.0) if starting else self._chance.uniform(0.0, 0.4))
+            time.sleep(self._chance.uniform(0.1, 3.0) if starting else self._chance.uniform(0.0, self._kind.span))
             return leg.kill()
         try:
             return leg.wait(_LEG_SECONDS)
@@ -302,24 +268,29 @@ class _Run:
             self._note([f"a leg to be killed at {place} did not end within {_LEG_SECONDS:.0f} s: {leg.last_lines(4)}"])
             return 1
 
+    def _process(self, place: str | None, runs: Path) -> TrainingProcess:
+        return TrainingProcess(self._arguments(place, runs), self._kind.variables)
+
     def _arguments(self, place: str | None, runs: Path) -> list[str]:
+        if self._kind.script:
+            return self._kind.arguments(self._seed, str(runs))
         # most legs do without the self-test, which is not what is tested here
         tested = "true" if self._report.legs % 8 == 5 else "false"
-        words = [*self._words, "--set", f"self_test={tested}", "--runs-dir", str(runs)]
+        words = self._kind.arguments(self._seed, str(runs), "--set", f"self_test={tested}")
         if place is None or place == TIMER:
             return ["-m", "unbroken", *words]
-        spots = [f"{place}:{self._chance.randint(1, _REPEATS.get(place, 1))}"]
+        spots = [f"{place}:{self._chance.randint(1, _REPEATS.get(place, self._kind.passes))}"]
         if place not in ("env-step", "close") and not place.startswith("final"):
             spots.append(f"env-step:{_FALLBACK_STEPS}")
         return ["-m", "unbroken.testing.kill_at", ",".join(spots), "--", *words]
 
     def _compared(self) -> list[str]:
         """What differs from a twin that nobody disturbed."""
-        with TrainingProcess(self._arguments(None, self._folder / "twin")) as twin:
+        with self._process(None, self._folder / "twin") as twin:
             if twin.wait(_LEG_SECONDS) != 0:
                 return [f"the undisturbed twin failed: {twin.last_lines()}"]
         try:
-            return differences(self._folder / "killed", self._folder / "twin", "run")
+            return self._kind.differences(self._folder / "killed", self._folder / "twin")
         except (UnbrokenError, OSError, ValueError) as error:
             return [f"the run cannot be compared with its twin: {error}"]
 
@@ -337,9 +308,11 @@ def _killed_at(leg: TrainingProcess, place: str | None) -> str | None:
 class _Watch:
     """Looks at a run folder from outside; remembers what must never be lost."""
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, kind: Training) -> None:
         self.newest = 0
         self._folder = folder
+        self._kind = kind
+        self._known = kind.known_files()
         self._best: float | None = None
 
     def violations(self, leg: TrainingProcess, code: int, before: int) -> list[str]:
@@ -357,7 +330,7 @@ class _Watch:
         return [*found, *self._checkpoints(leg), *self._exports(), *self._documents(), *self._names()]
 
     def _checkpoints(self, leg: TrainingProcess) -> list[str]:
-        repository = repository_of(self._folder, _SCENARIO)
+        repository = repository_of(self._folder, self._kind.scenario, self._kind.algo)
         records = [repository.verified(record) for record in repository.records()]
         found = [str(record.problem) for record in records if not record.valid]
         newest = max((record.step for record in records if record.valid), default=0)
@@ -369,18 +342,19 @@ class _Watch:
 
     def _exports(self) -> list[str]:
         found = []
-        for path in (BEST, f"{_SCENARIO}_final.zip"):
+        files = self._kind.files
+        for path in (files.best, files.final):
             try:
                 with CheckpointFile(self._folder.backend, path) as file:
                     file.verify()
                     score = file.manifest.get("score")
             except NotFound:
-                if path == BEST and self._best is not None:
+                if path == files.best and self._best is not None:
                     found.append("the best model is gone")
             except DamagedFile as error:
                 found.append(str(error))
             else:
-                found += self._score(float(score)) if path == BEST and score is not None else []
+                found += self._score(float(score)) if path == files.best and score is not None else []
         return found
 
     def _score(self, score: float) -> list[str]:
@@ -399,7 +373,9 @@ class _Watch:
 
     def _names(self) -> list[str]:
         return [
-            f"a file that nobody knows: {name}" for name in files_below(self._folder.path) if not _KNOWN.fullmatch(name)
+            f"a file that nobody knows: {name}"
+            for name in files_below(self._folder.path)
+            if not self._known.fullmatch(name)
         ]
 
 

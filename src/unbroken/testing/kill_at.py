@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import threading
 from collections import Counter
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unbroken.errors import UsageError
-from unbroken.folder import BEST, BEST_SCORE, METADATA, RUN_FILE, RunFolder
+from unbroken.folder import BEST, BEST_SCORE, METADATA, RUN_FILE, RunFolder, file_names
 from unbroken.store.backend import Buffer, FileBackend, WritableFile, name_of
 from unbroken.store.durable import LocalBackend
 from unbroken.testing.backends import WrappingBackend, kill_this_process
@@ -60,6 +61,16 @@ _OTHERS = {
     "logs.cut": "on resume, after the log is cut, before its fsync",
     "close": "after everything is written, before the process ends",
 }
+_PYTORCH = file_names("", "ppo_torch")
+_DOCUMENTS = {
+    name_of(BEST): "best",
+    name_of(_PYTORCH.best): "best",
+    _PYTORCH.final: "final",
+    name_of(BEST_SCORE): "best-score",
+    METADATA: "metadata",
+    RUN_FILE: "run-yaml",
+}
+_CHECKPOINT = re.compile(rf"_steps\.zip$|^{_PYTORCH.prefix}_[0-9]+{re.escape(_PYTORCH.ending)}$")
 PLACES: dict[str, str] = {
     **_OTHERS,
     **{
@@ -172,9 +183,8 @@ def _subject(path: str) -> str | None:
     if not (name.startswith(".") and name.endswith(".tmp")):
         return None
     final = name[1:].rpartition(".")[0].rpartition(".")[0]
-    known = {name_of(BEST): "best", name_of(BEST_SCORE): "best-score", METADATA: "metadata", RUN_FILE: "run-yaml"}
-    if final in known:
-        return known[final]
+    if final in _DOCUMENTS:
+        return _DOCUMENTS[final]
     if final.endswith("_final.zip"):
         return "final"
     if path.startswith("replay/"):
@@ -184,7 +194,7 @@ def _subject(path: str) -> str | None:
 
 def _is_checkpoint(path: str) -> bool:
     name = name_of(path)
-    return path.startswith("checkpoints/") and not name.startswith(".") and name.endswith("_steps.zip")
+    return path.startswith("checkpoints/") and not name.startswith(".") and _CHECKPOINT.search(name) is not None
 
 
 def _after(killer: Killer, place: str, function: Callable[..., Any]) -> Callable[..., Any]:

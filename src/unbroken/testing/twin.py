@@ -6,10 +6,11 @@ import json
 import re
 import struct
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unbroken.folder import BEST_SCORE
+from unbroken.folder import BEST_SCORE, RunFolder
 from unbroken.inspection import compare
 from unbroken.locate import existing_run, find_checkpoint
 from unbroken.recording import EVENTS, METRICS
@@ -23,36 +24,50 @@ def files_below(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def differences(first: Path, second: Path, run: str) -> list[str]:
+def differences(
+    first: Path,
+    second: Path,
+    run: str,
+    *,
+    models: Sequence[str] = ("best", "final"),
+    results: Sequence[str] = (),
+    unseeded: Sequence[str] = (),
+) -> list[str]:
     """In what a completed run differs between two runs folders; wall-clock values are left out.
 
-    Compared: the state at the end, bit for bit; members of the best and final model; every row of metrics and TensorBoard,
-    which may not hold a tag twice at a step; leftover temporary files count as a difference.
+    Compared: the state at the end, bit for bit, but for values whose names contain one of `unseeded`; members of the models;
+    the bytes of the files `results`; every row of metrics and TensorBoard, which may not hold a tag twice at a step. Leftover
+    temporary files count as a difference.
     """
     folders = [existing_run(runs, run) for runs in (first, second)]
-    found = _state_differences(first, second, run)
+    found = _state_differences(first, second, run, unseeded)
     found += [f"{name} was left behind" for name in files_below(folders[0].path) if TEMPORARY.fullmatch(name)]
-    for which in ("best", "final"):
+    for which in models:
         one, two = (_model_members(runs, f"{run}@{which}") for runs in (first, second))
         if one != two:
             found.append(f"the {which} model differs: {one} | {two}")
-    scores = [
-        json.loads((folder.path / BEST_SCORE).read_text("utf-8"))
-        for folder in folders
-        if (folder.path / BEST_SCORE).exists()
-    ]
-    if len(scores) != 2 or scores[0] != scores[1]:
-        found.append(f"{BEST_SCORE} differs: {scores}")
+    found += _score_differences(folders) if "best" in models else []
+    found += [f"{name} differs" for name in results if len({(f.path / name).read_bytes() for f in folders}) > 1]
     for name, rows in (("metrics", _metric_rows), ("TensorBoard", _event_rows)):
         found += _row_differences(name, rows(folders[0].path), rows(folders[1].path))
     return found
 
 
-def _state_differences(first: Path, second: Path, run: str) -> list[str]:
+def _score_differences(folders: list[RunFolder]) -> list[str]:
+    scores = [
+        json.loads((folder.path / BEST_SCORE).read_text("utf-8"))
+        for folder in folders
+        if (folder.path / BEST_SCORE).exists()
+    ]
+    return [] if len(scores) == 2 and scores[0] == scores[1] else [f"{BEST_SCORE} differs: {scores}"]
+
+
+def _state_differences(first: Path, second: Path, run: str, unseeded: Sequence[str]) -> list[str]:
     ends = [find_checkpoint(run, runs).file for runs in (first, second)]
-    comparison = compare(first, *map(str, ends))
-    named = ", ".join(f"{name}: {one} | {two}" for name, one, two in comparison.differences[:5])
-    return [] if comparison.identical else [f"{len(comparison.differences)} values differ at the end, such as {named}"]
+    compared = compare(first, *map(str, ends)).differences
+    differing = [entry for entry in compared if not any(part in entry[0] for part in unseeded)]
+    named = ", ".join(f"{name}: {one} | {two}" for name, one, two in differing[:5])
+    return [f"{len(differing)} values differ at the end, such as {named}"] if differing else []
 
 
 def _model_members(runs: Path, text: str) -> dict[str, Any]:

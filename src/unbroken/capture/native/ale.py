@@ -55,8 +55,14 @@ class RecordingInterface:
         self._ale.restoreState(state)
 
     def recorded(self) -> Description:
-        """The emulator's state, and the calls that lead to it from an earlier one, as a description."""
-        return {"state": self._state(), "earlier": self._earlier, "calls": [*self._before, *self._calls]}
+        """The emulator's state, and the calls that lead to it from an earlier one by way of a middle one, as a description."""
+        return {
+            "state": self._state(),
+            "earlier": self._earlier,
+            "middle": self._middle,
+            "calls": [*self._before, *self._calls],
+            "calls_to_middle": len(self._before),
+        }
 
     def bring_back(self, recorded: Description) -> None:
         """Repeat the recorded calls after a game has been loaded, then take the state. The screen follows with the next act."""
@@ -71,8 +77,15 @@ class RecordingInterface:
             elif name == "restoreState":
                 self._ale.restoreState(ALEState(arguments[0].tobytes()))
         self._ale.restoreState(ALEState(recorded["state"].tobytes()))
-        self._earlier, self._middle = recorded["earlier"], recorded["state"]
-        self._before, self._calls = list(recorded["calls"]), []
+        self._go_on_recording(recorded)
+
+    def _go_on_recording(self, recorded: Description) -> None:
+        """From where the recording stood, so that a resumed training's later checkpoints have the bits of one never stopped."""
+        self._earlier = recorded["earlier"]
+        # checkpoints made before say nothing of a middle
+        self._middle = recorded.get("middle", recorded["state"])
+        to_middle = recorded.get("calls_to_middle", len(recorded["calls"]))
+        self._before, self._calls = list(recorded["calls"][:to_middle]), list(recorded["calls"][to_middle:])
 
     def _begin(self) -> None:
         self._earlier = self._middle = self._state()
