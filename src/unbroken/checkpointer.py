@@ -45,6 +45,7 @@ from unbroken.stopping import EXIT_STOPPED, StopRequest, stopped_code
 from unbroken.store.checkpoint_file import CheckpointFile, CheckpointWriter
 from unbroken.store.lock import ExclusiveLock
 from unbroken.store.repository import CheckpointRecord
+from unbroken.traced_loop import LoopTrace
 
 _WAYS_OUT = "give another folder to start anew, or the stored values"
 _RESERVED = frozenset({"pytorch_variables"})
@@ -138,7 +139,9 @@ class Checkpointer:
     def log(self, **values: Any) -> None:
         """Append a row to `logs/metrics.jsonl` and TensorBoard; a resumed run has no row twice. "/" is written "__"."""
         loop = self._running()
-        loop.recorder.write(loop.step, {name.replace("__", "/"): value for name, value in values.items()})
+        row = {name.replace("__", "/"): value for name, value in values.items()}
+        loop.recorder.write(loop.step, row)
+        loop.trace.logged(loop.step, row)
 
     def close(self) -> None:
         """Wait for the last save and free the run; harmless when it is free."""
@@ -182,6 +185,7 @@ class _Loop:
         self._folder = owner.folder
         self._tracked = owner._tracked
         self._copies = StateDictCopies()
+        self.trace = LoopTrace(self._folder.name, self._tracked)
         self._origin: dict[str, Any] = {}
         self._lineage: list[dict[str, Any]] = []
         self._missing: list[str] = []
@@ -215,10 +219,12 @@ class _Loop:
         if self.step >= self._total:
             logs.checkpoint(f"Target reached: {self.step:,} of {self._total:,} steps are done; nothing to do")
             return
+        self.trace.began(self.step, self._total)
         while self.step < self._total:
             self.at_cut = False
             yield self.step
             self.step += by
+            self.trace.stepped(self.step)
             if self.step < self._total:
                 self._between()
         self._finish()
@@ -239,6 +245,9 @@ class _Loop:
 
     def _between(self) -> None:
         stop = self._owner._stop
+        due = self._keeper.schedule.is_due(self.step)
+        if self.at_cut and self.trace.at_cut(self.step, "rollout", saves=due):
+            stop.ask("the trace's limit of steps is reached")
         if self.at_cut and self._keeper.at_cut(self.step, lambda: self._snapshot("rollout"), stop):
             logs.checkpoint("Stopped with a valid checkpoint: run the same script again to continue")
             sys.exit(EXIT_STOPPED)
@@ -246,6 +255,7 @@ class _Loop:
             sys.exit(self.leave_between_cuts("the grace time is over"))
 
     def _finish(self) -> None:
+        self.trace.at_cut(self.step, "end")
         self._exports.write_final(self.step)
         if not self._keeper.save(lambda: self._snapshot("end"), wait=True):
             raise StorageError(

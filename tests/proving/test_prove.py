@@ -277,3 +277,25 @@ def is_running(pid):
     except ProcessLookupError:
         return False
     return True
+
+
+def test_a_loop_of_ones_own_is_proved(prove):
+    """A18, A14: nothing but what is tracked and logged is seen of it."""
+    code, out, report = prove("own_loop.py")
+    assert code == 0, out
+    assert report["verdict"] == "identical"
+
+
+@pytest.mark.parametrize(
+    ("forgotten", "cause"),
+    [
+        pytest.param("optimizer", "optimizer not tracked", id="optimizer", marks=pytest.mark.full),
+        pytest.param("generator", "random number generator not captured", id="generator", marks=pytest.mark.full),
+        pytest.param("network", "network not tracked", id="network", marks=pytest.mark.full),
+    ],
+)
+def test_what_a_loop_does_not_track_is_named(prove, forgotten, cause):
+    """A18, A14"""
+    code, out, report = prove("own_loop.py", forgotten)
+    assert code == 1, out
+    assert cause_of(report) == cause
