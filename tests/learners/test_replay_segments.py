@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
+from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 
 from unbroken.capture.buffers import capture_replay_buffer, restore_replay_buffer
 from unbroken.capture.codec import decode, encode
@@ -327,3 +327,28 @@ def test_the_rows_that_are_there_are_put_as_if_there_were_no_others(make, spans,
         assert (row_arrays(other)[name][: other.pos] == array[expected]).all(), name
     if make is economical and spans and spans[-1][1] == 15:
         assert (other.observations[other.pos] == training.model.replay_buffer.observations[15]).all()
+
+
+def test_rows_copied_while_the_training_samples_over_steps_are_those_of_the_cut(monkeypatch):
+    """SB3 marks the newest row as truncated while it samples, and takes the mark away again: the writer may copy in between."""
+    training = Training(
+        lambda: NStepReplayBuffer(50, BOX, ACTIONS, "cpu", n_steps=3), CheckpointRepository(MemoryBackend(), "c")
+    )
+    training.add(20)
+    buffer = training.model.replay_buffer
+    buffer.dones[19] = 0.0
+    expected = {name: array[:20].copy() for name, array in row_arrays(buffer).items()}
+    _, rows = capture_replay_buffer(training.model, [], training.segments.counter)
+    found, normalized = {}, buffer._normalize_reward
+
+    def in_the_middle(rewards, env=None):
+        assert buffer.timeouts[19, 0] == 1.0
+        found.update(rows.arrays)
+        return normalized(rewards, env)
+
+    monkeypatch.setattr(buffer, "_normalize_reward", in_the_middle)
+    buffer.sample(4)
+    assert buffer.timeouts[19, 0] == 0.0
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array)

@@ -56,6 +56,7 @@ TRAININGS = {
     "dqn, never": ("CartPole-v1", "dqn", 60, {**DQN, "buffer_size": 1000}, {}),
     "dqn, economical": ("CartPole-v1", "dqn", 60, {**DQN, **ECONOMICAL, "buffer_size": 90}, {}),
     "dqn, economical and exactly round": ("CartPole-v1", "dqn", 60, {**DQN, **ECONOMICAL, "buffer_size": 60}, {}),
+    "dqn, three steps": ("CartPole-v1", "dqn", 60, {**DQN, "n_steps": 3, "buffer_size": 90}, {}),
     "dqn, copies": ("CartPole-v1", "dqn", 60, {**DQN, "buffer_size": 90}, {"environment": {"n_envs": 3}}),
     "sac": ("Pendulum-v1", "sac", 60, {**OFF, "buffer_size": 90}, {}),
     "images": ("matrix_worlds:make", "dqn", 40, {**DQN, **PICTURES, "buffer_size": 50}, world("picture", "CnnPolicy")),

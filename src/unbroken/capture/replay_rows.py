@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
 ADDED = frozenset({"observations", "next_observations", "actions", "rewards", "dones", "timeouts"})
-"""Arrays of the libraries' buffers that only `add` writes, at the position; HER's `ep_start` and `ep_length` are others."""
+"""Arrays of the libraries' buffers that only `add` writes for good, at the position: not HER's `ep_start` and `ep_length`."""
+
+_BORROWED = ("dones", "timeouts")
+"""Of these, the ones that the libraries also write for a moment into the newest row: to sample over n steps, to begin anew."""
 
 _DOCUMENT, _BLOCK, _IMAGES = "rows.json", "rows.bin", "rows.zst"
 
@@ -35,7 +38,8 @@ class Rows:
     """The rows from count `first` to before `end` of a buffer's `live` arrays.
 
     The buffer holds the rows from `oldest` on. `epoch` tells which counting they belong to. The rows are copied when `arrays` is
-    first asked for, by any thread: until the buffer has gone all the way round, `add` does not write where they are.
+    first asked for, by any thread: until the buffer has gone all the way round, `add` does not write where they are. What sampling
+    writes to is copied at once.
     """
 
     first: int
@@ -44,17 +48,28 @@ class Rows:
     epoch: int
     live: Mapping[str, np.ndarray]
     buffer_size: int
-    _copies: dict[str, np.ndarray] | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _borrowed: dict[str, np.ndarray] = field(init=False)
+    _copies: dict[str, np.ndarray] | None = field(init=False, default=None)
+    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._borrowed = {name: self._copied(name) for name in _BORROWED if name in self.live}
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
         """Copies of the rows by name, in this order along their first axis."""
         with self._lock:
             if self._copies is None:
-                names, size = self.live.items(), self.buffer_size
-                self._copies = {name: _copied(array, self.first, self.end, size) for name, array in names}
+                taken = self._borrowed
+                self._copies = {name: taken[name] if name in taken else self._copied(name) for name in self.live}
             return self._copies
+
+    def _copied(self, name: str) -> np.ndarray:
+        array, size = self.live[name], self.buffer_size
+        if self.first == self.end:
+            return array[:0].copy()
+        start, stop = self.first % size, (self.end - 1) % size + 1
+        return array[start:stop].copy() if start < stop else np.concatenate([array[start:], array[:stop]])
 
     @property
     def are_copied(self) -> bool:
@@ -169,13 +184,6 @@ class RowCounter:
             self._pending = None
         if rows.epoch == self.epoch:
             self.safe = rows.end
-
-
-def _copied(array: np.ndarray, first: int, end: int, buffer_size: int) -> np.ndarray:
-    if first == end:
-        return array[:0].copy()
-    start, stop = first % buffer_size, (end - 1) % buffer_size + 1
-    return array[start:stop].copy() if start < stop else np.concatenate([array[start:], array[:stop]])
 
 
 def put_rows(buffer: Any, first: int, arrays: Mapping[str, np.ndarray]) -> None:
