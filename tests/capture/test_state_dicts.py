@@ -173,6 +173,16 @@ def test_what_was_found_in_a_policy_is_forgotten_when_it_changes(change):
         assert [a.tolist() for a in encode(found).arrays] == [a.tolist() for a in encode(expected).arrays]
 
 
+def test_parameters_frozen_and_thawed_are_described_as_they_are():
+    model = PPO("MlpPolicy", "CartPole-v1", device="cpu")
+    steady = SteadyModules()
+    weight = model.policy.action_net.weight
+    for thawed in (True, False, True, False):
+        weight.requires_grad_(thawed)
+        steady.look(model)
+        assert steady.captured(model, {}, []) == capture_modules(model, {}, [])
+
+
 def test_a_policy_that_stays_is_not_described_again():
     model = PPO("MlpPolicy", "CartPole-v1", device="cpu")
     steady = SteadyModules()

@@ -49,8 +49,9 @@ class SteadyModules:
         parts = [model.policy, *(recursive_getattr(model, name) for name in model._get_torch_save_params()[0])]
         same = len(parts) == len(self._parts) and all(map(operator.is_, parts, self._parts))
         if same and self._layers is not None and self._layers.are_same():
-            if [parameter.requires_grad for parameter in self._parameters] != self._frozen:
-                self._described = None
+            frozen = [parameter.requires_grad for parameter in self._parameters]
+            if frozen != self._frozen:
+                self._described, self._frozen = None, frozen
             return True
         self._parts, self._described, self._inside = parts, None, None
         self._layers = Layers(model.policy) if isinstance(model.policy, torch.nn.Module) else None
