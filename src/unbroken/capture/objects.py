@@ -13,9 +13,7 @@ import collections
 import contextlib
 import enum
 import functools
-import itertools
 import logging
-import math
 import pathlib
 import random
 import re
@@ -29,6 +27,7 @@ import numpy as np
 
 from unbroken.capture import layout
 from unbroken.capture.codec import Later
+from unbroken.capture.flat import AS_THEY_ARE, ATOMS, are_flat, describe_all_flat, describe_atom, describe_flat, is_flat
 
 Description = Any
 Special = Callable[[Any], "Description | None"]
@@ -61,12 +60,6 @@ _ARRAY_KINDS = frozenset("biufcSUmMO")
 _DEEPEST = 100
 _LONGEST_PATH = 120
 _PLAIN_FACTORIES = (int, float, bool, str, list, dict, set, tuple)
-# Python refuses to read longer decimals from text
-_MOST_BITS = 4096
-_AS_THEY_ARE = frozenset({bool, int, float, str, type(None)})
-_NUMBERS = frozenset({int, float})
-_WITHOUT_PATH = _AS_THEY_ARE - _NUMBERS
-_TEXT = frozenset({str})
 _BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 
 
@@ -139,43 +132,6 @@ def subspaces(space: Any) -> list[Any]:
     return [
         getattr(space, n) for n in ("feature_space", "node_space", "edge_space") if getattr(space, n, None) is not None
     ]
-
-
-def _is_flat(value: Any) -> bool:
-    """Whether it is a dictionary of numbers and text by text, such as an episode's statistics."""
-    return (
-        type(value) is dict
-        and _AS_THEY_ARE.issuperset(map(type, value.values()))
-        and _TEXT.issuperset(map(type, value))
-    )
-
-
-def _are_flat(values: Collection[Any]) -> bool:
-    """Whether all are flat dictionaries, each another one: the statistics of episodes, of which each cut describes a hundred."""
-    chained = itertools.chain.from_iterable
-    return (
-        set(map(type, values)) == {dict}
-        and _AS_THEY_ARE.issuperset(map(type, chained(map(dict.values, values))))
-        and _TEXT.issuperset(map(type, chained(values)))
-        and len(set(map(id, values))) == len(values)
-    )
-
-
-def _flat_dictionaries(head: dict[str, Any], copies: list[dict[str, Any]], first: int) -> Description:
-    return {**head, "v": [_flat_dictionary(copied, number) for number, copied in enumerate(copies, first)]}
-
-
-def _flat_dictionary(value: dict[str, Any], number: int) -> Description:
-    return {"t": "dict", "c": "dict", "i": number, "v": [[key, _as_it_is(item)] for key, item in value.items()]}
-
-
-def _as_it_is(value: Any) -> Description:
-    """The description of a number, a text, a truth value or None."""
-    if type(value) is float and not math.isfinite(value):
-        return {"t": "float", "v": repr(value)}
-    if type(value) is int and value.bit_length() > _MOST_BITS:
-        return {"t": "int", "v": hex(value)}
-    return value
 
 
 def _place(path: str) -> str:
@@ -260,8 +216,8 @@ class Describer:
     def describe(self, value: Any, path: str = "") -> Description:
         """The description of a value; what cannot be described is listed in `opaque` under its path."""
         kind = type(value)
-        if kind in _AS_THEY_ARE:
-            return _as_it_is(value) if kind in _NUMBERS else value
+        if kind in ATOMS:
+            return describe_atom(value)
         key = id(value)
         if key in self._known:
             return {"t": "known", "v": self._known[key]}
@@ -289,7 +245,7 @@ class Describer:
         present = attributes_of(value).items()
         # a path is text that is made: most attributes are plain and need none
         return {
-            n: v if type(v) in _WITHOUT_PATH else self.describe(v, f"{path}.{n}") for n, v in present if n not in skip
+            n: v if type(v) in AS_THEY_ARE else self.describe(v, f"{path}.{n}") for n, v in present if n not in skip
         }
 
     def _remember(self, value: Any) -> int:
@@ -330,8 +286,8 @@ class Describer:
         if type(value) not in (dict, collections.OrderedDict, collections.defaultdict, collections.Counter):
             return self._give_up(value, path)
         number = self._remember(value)
-        if _is_flat(value):
-            return _flat_dictionary(value, number)
+        if is_flat(value):
+            return describe_flat(value, number)
         pairs = [[self.describe(k, path), self.describe(v, f"{path}[{k!r}]")] for k, v in value.items()]
         factory = self._describe_factory(value, path) if isinstance(value, collections.defaultdict) else {}
         return {"t": "dict", "c": type(value).__name__, "i": number, "v": pairs, **factory}
@@ -353,9 +309,9 @@ class Describer:
         extra = {"maxlen": value.maxlen} if isinstance(value, collections.deque) else {}
         head = {"t": "sequence", "c": name, "i": number, **extra}
         if type(value) in (list, collections.deque) and (first := self._remember_flat(value)) is not None:
-            return Later(_flat_dictionaries, (head, list(map(dict.copy, value)), first))
+            return Later(describe_all_flat, (head, list(map(dict.copy, value)), first))
         items = [
-            item if type(item) in _WITHOUT_PATH else self.describe(item, f"{path}[{k}]") for k, item in enumerate(value)
+            item if type(item) in AS_THEY_ARE else self.describe(item, f"{path}[{k}]") for k, item in enumerate(value)
         ]
         if isinstance(value, tuple):
             if type(value) is not tuple and not hasattr(value, "_fields"):
@@ -370,7 +326,7 @@ class Describer:
     def _remember_flat(self, values: Collection[Any]) -> int | None:
         """The number of the first of some flat dictionaries; None where they are not all that, or stand elsewhere too."""
         keys = list(map(id, values))
-        if len(keys) < 2 or not _are_flat(values):
+        if len(keys) < 2 or not are_flat(values):
             return None
         if not (self._memo.keys().isdisjoint(keys) and self._known.keys().isdisjoint(keys)):
             return None
