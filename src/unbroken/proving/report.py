@@ -142,7 +142,7 @@ h1 { font-size: 1.3rem } h2 { font-size: 1.05rem; margin-top: 1.6rem }
 .other { background: #7a4d00 } .verdict strong { font-size: 1.2rem }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; margin: 0 } dd { margin: 0 }
 pre { white-space: pre-wrap; margin: 0; font-size: .85rem } table { border-collapse: collapse; width: 100%; font-size: .85rem }
-th, td { text-align: right; padding: .25rem .4rem; border-bottom: 1px solid #8886 }
+th, td { overflow-wrap: normal; text-align: right; padding: .25rem .4rem; border-bottom: 1px solid #8886 }
 th:last-child, td:last-child { text-align: left }
 .wide { overflow-x: auto }
 @media (max-width: 30rem) { dl { grid-template-columns: 1fr } dt { font-weight: 600; margin-top: .4rem } }
