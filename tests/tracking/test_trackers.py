@@ -197,6 +197,20 @@ def test_mlflow_is_asked_for_what_it_has(tmp_path, variables, monkeypatch):
     assert runs[0].data.params == {"a.b": "1"}
 
 
+@pytest.mark.parametrize("content", ["", "{}", '{"token": 1, "steps": {}}', "[1]"])
+def test_a_token_that_cannot_be_read_is_kept(tmp_path, caplog, content):
+    """Nothing is lost silently: the trackers get a new run, said once, and the old file goes to the quarantine."""
+    state = tmp_path / "tracking" / "state.json"
+    state.parent.mkdir()
+    state.write_text(content)
+    Forwarder(tmp_path, [], "it", {}).close(complete=False)
+    assert state.read_text() == content
+    Forwarder(tmp_path, [Sometimes()], "it", {}).close(complete=False)
+    assert (tmp_path / "quarantine" / "state.json").read_text() == content
+    assert len(json.loads(state.read_text())["token"]) == 32
+    assert caplog.text.count("the trackers get a new run") == 1
+
+
 def test_a_missing_package_is_said_with_the_way_out(tmp_path, monkeypatch):
     """A16"""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

@@ -20,7 +20,7 @@ from unbroken import logs
 from unbroken.config import TrackingConfig
 from unbroken.errors import UsageError
 from unbroken.recording import METRICS
-from unbroken.store.durable import LocalBackend, make_folder_durably, write_json_durably
+from unbroken.store.durable import LocalBackend, make_folder_durably, move_aside, write_json_durably
 
 FOLDER = "tracking"
 _STATE = f"{FOLDER}/state.json"
@@ -111,13 +111,24 @@ class Forwarder:
             stored = json.loads((self._path / _STATE).read_text(encoding="utf-8"))
             if isinstance(stored["token"], str) and isinstance(stored["steps"], dict):
                 return dict(stored)
-        except (OSError, ValueError, KeyError, TypeError):
+            self._put_aside("it has no token")
+        except FileNotFoundError:
             pass
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            self._put_aside(str(error))
         made: dict[str, Any] = {"token": uuid.uuid4().hex, "steps": {}}
         if self._trackers:
             make_folder_durably(self._backend, FOLDER)
             write_json_durably(self._backend, _STATE, made)
         return made
+
+    def _put_aside(self, reason: str) -> None:
+        """A token that cannot be read is not overwritten: with it, somebody may still join the two runs by hand."""
+        if self._trackers:
+            place = move_aside(self._backend, _STATE, "quarantine")
+            logs.LOGGER.warning(
+                "WARNING: %s cannot be used (%s) and is now %s; the trackers get a new run", _STATE, reason, place
+            )
 
     def _work(self) -> None:
         while True:
