@@ -25,7 +25,7 @@ from typing import Any
 
 from unbroken import logs
 from unbroken.capture.selftest import Verdict, prove_instances
-from unbroken.capture.state_dicts import StateDictCopies
+from unbroken.capture.state_dicts import StateDictCopies, tensor_bytes
 from unbroken.capture.tracked import Tracked, Variables, copied
 from unbroken.compatibility import Verdict as Change
 from unbroken.compatibility import changes, require_compatible, require_same_schema
@@ -35,7 +35,7 @@ from unbroken.errors import StorageError, UsageError
 from unbroken.exports import Exports, Score
 from unbroken.folder import RunFolder, file_names
 from unbroken.keeper import Keeper, SaveSchedule, Snapshot
-from unbroken.learners.stored import Stored, read_stored, tensor_bytes, write_state
+from unbroken.learners.stored import Stored, read_stored, write_state
 from unbroken.locate import repository_of
 from unbroken.metadata import leg_entry, metadata_content
 from unbroken.recording import Recorder, cut_recordings

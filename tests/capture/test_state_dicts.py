@@ -2,14 +2,17 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3 import PPO
 
-from unbroken.capture.codec import encode
+from unbroken.capture import state_dicts
+from unbroken.capture.codec import digest, encode
 from unbroken.capture.modules import SteadyModules, capture_modules
+from unbroken.capture.objects import Describer, tensor_data, tensor_from
 from unbroken.capture.state_dicts import StateDictCopies
 from unbroken.capture.unchanged import Digests, content_of
 
@@ -219,3 +222,96 @@ def test_what_may_hold_anything_is_looked_at_each_time():
     digests.of("place", held)
     digests.of("place", held)
     assert len(seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("held", "place", "other"),
+    [
+        (np.array([[1], [2]], dtype=object)[:, 0], 0, 3),
+        ([np.zeros(4, np.float32)], 0, np.zeros(2, np.float64)),
+        ({"x": np.float32(0)}, "x", np.int32(0)),
+        ([bytearray(b"a")], 0, b"a"),
+    ],
+)
+def test_what_only_looks_the_same_as_bytes_is_noticed(held, place, other):
+    digests = Digests(lambda value: digest(Describer().describe(value)))
+    before = digests.of("place", held)
+    held[place] = other
+    assert digests.of("place", held) != before
+
+
+def test_an_array_of_objects_is_looked_into():
+    held = np.empty(1, object)
+    held[0] = [1]
+    digests = Digests(lambda value: digest(Describer().describe(value)))
+    before = digests.of("place", held)
+    held[0].append(2)
+    assert digests.of("place", held) != before
+
+
+class Sparse(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(2))
+        self.register_buffer("near", torch.eye(2).to_sparse())
+
+
+class Averaging(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(2, 2)
+        self.register_buffer("mean", torch.zeros(2))
+
+    def forward(self, x):
+        self.mean = 0.9 * self.mean + 0.1 * x.mean(0)
+        return self.linear(x - self.mean)
+
+
+def test_sparse_tensors_are_copied_every_time():
+    module, table = Sparse(), torch.nn.Embedding(5, 2, sparse=True)
+    optimizer = torch.optim.SGD(table.parameters(), lr=0.1, momentum=0.9)
+    copies = StateDictCopies()
+    for factor in (1.0, 0.5, 0.5):
+        module.near.mul_(factor)
+        optimizer.zero_grad()
+        table(torch.tensor([1, 2])).pow(2).sum().backward()
+        optimizer.step()
+        found = copies.take({"module": module, "optimizer": optimizer})
+        assert torch.equal(found["module"]["near"].to_dense(), module.near.to_dense())
+        expected = optimizer.state_dict()["state"][0]["momentum_buffer"].to_dense()
+        assert torch.equal(found["optimizer"]["state"][0]["momentum_buffer"].to_dense(), expected)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_buffers_of_torchscript_are_those_of_now():
+    module, copies = torch.jit.script(Averaging()), StateDictCopies()
+    for _ in range(3):
+        module(torch.ones(3, 2))
+        assert torch.equal(copies.take({"module": module})["module"]["mean"], module.mean)
+
+
+def test_a_copy_that_could_not_be_had_is_not_taken_for_the_next(monkeypatch):
+    """A10: a failed save is never remembered as done."""
+    model = PPO("MlpPolicy", "CartPole-v1", device="cpu")
+    steady, copies = SteadyModules(), StateDictCopies()
+
+    def taken():
+        unchanged = model.policy if steady.look(model) else None
+        return copies.take({"policy": model.policy}, unchanged)["policy"]
+
+    def fails(tensor):
+        raise MemoryError
+
+    taken()
+    model.policy.action_net = torch.nn.Linear(64, 2)
+    with monkeypatch.context() as broken:
+        broken.setattr(state_dicts, "_memory_for", fails)
+        with pytest.raises(MemoryError):
+            taken()
+    assert torch.equal(taken()["action_net.weight"], model.policy.action_net.weight)
+
+
+@pytest.mark.parametrize("shape", [(), (3, 1), (2, 0)])
+def test_bfloat16_of_any_shape_has_a_description(shape):
+    value = torch.ones(shape, dtype=torch.bfloat16)
+    assert torch.equal(tensor_from(tensor_data(value)), value)

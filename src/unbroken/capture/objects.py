@@ -425,7 +425,11 @@ def tensor_data(value: Any) -> dict[str, Any]:
 
     name = str(value.dtype).removeprefix("torch.")
     cpu = value.detach().to("cpu", copy=True).contiguous()
-    raw = cpu.view(torch.uint8).numpy() if name in ("bfloat16", "float8_e4m3fn", "float8_e5m2") else cpu.numpy()
+    raw = (
+        cpu.reshape(-1).view(torch.uint8).numpy()
+        if name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")
+        else cpu.numpy()
+    )
     found = {"d": name, "s": list(cpu.shape), "v": raw}
     strides = tuple(value.stride())
     if strides != layout.in_order(cpu.shape) and layout.is_dense(cpu.shape, strides):
@@ -441,7 +445,9 @@ def tensor_from(description: Mapping[str, Any]) -> Any:
     dtype = getattr(torch, description["d"])
     if not isinstance(dtype, torch.dtype):
         raise TypeError(f"{description['d']} is not a tensor type")
-    value = (raw if raw.dtype == dtype else raw.view(dtype)).reshape(description["s"])
+    # nothing cannot be viewed as another type
+    typed = raw if raw.dtype == dtype else raw.view(dtype) if raw.numel() else torch.empty(0, dtype=dtype)
+    value = typed.reshape(description["s"])
     if "strides" not in description:
         return value
     if not layout.is_dense(description["s"], description["strides"]):

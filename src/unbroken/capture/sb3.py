@@ -10,7 +10,6 @@ from __future__ import annotations
 import collections
 import copy
 import functools
-import io
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -41,7 +40,7 @@ from unbroken.capture.modules import SteadyModules, restore_modules
 from unbroken.capture.objects import Describer
 from unbroken.capture.replay_rows import RowCounter, Rows
 from unbroken.capture.rng import capture_generators_later, restore_generators
-from unbroken.capture.state_dicts import StateDictCopies, cloned
+from unbroken.capture.state_dicts import StateDictCopies, cloned, tensor_bytes
 from unbroken.capture.training_parts import describer_for, digest_of, filler_for
 from unbroken.capture.unchanged import Digests
 from unbroken.capture.vector_environments import capture_vector_environment, restore_vector_environment
@@ -89,8 +88,8 @@ class ModelSnapshot:
     def sb3_members(self) -> list[tuple[str, bytes]]:
         """The members of an ordinary SB3 zip, serialised. May run in another thread than the training's."""
         members = [("data", _export_json(self.export).encode())]
-        members.append(("pytorch_variables.pth", _torch_bytes(self.variables)))
-        members += [(f"{name}.pth", _torch_bytes(state_dict)) for name, state_dict in self.tensors.items()]
+        members.append(("pytorch_variables.pth", tensor_bytes(self.variables)))
+        members += [(f"{name}.pth", tensor_bytes(state_dict)) for name, state_dict in self.tensors.items()]
         members.append(("_stable_baselines3_version", sb3_version.encode()))
         members.append(("system_info.txt", get_system_info(print_info=False)[1].encode()))
         return members
@@ -200,12 +199,6 @@ def _can_be_exported(name: str, value: Any) -> bool:
     except Exception:  # noqa: BLE001 - as above
         return False
     return True
-
-
-def _torch_bytes(value: Any) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
-    return buffer.getvalue()
 
 
 def _copied_tensors(

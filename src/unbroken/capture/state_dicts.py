@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import copy
+import io
 import operator
 from collections.abc import Mapping
 from typing import Any
@@ -35,6 +36,8 @@ class StateDictCopies:
             holder = getattr(holder, "_orig_mod", holder)
             held = self._held.get(name)
             if held is None or not held.fits(holder, holder is unchanged):
+                # gone first: if the new one cannot be had now, the next capture must not take the old one for it
+                self._held.pop(name, None)
                 held = self._held[name] = _Held(holder)
             found[name] = held.tree()
         _copy([self._held[name] for name in holders])
@@ -49,9 +52,10 @@ class _Held:
         self.memory: list[torch.Tensor] = []
         self._holder = holder
         self._layers = Layers(holder) if isinstance(holder, torch.nn.Module) else None
+        self._has_uncounted = False
         self._tree = self._copied(self._state())
         self._moments: list[Any] = []
-        self._is_whole = self._is_steady()
+        self._is_whole = self._is_steady() and not self._has_uncounted
         self._signature = _signature(self.sources)
 
     def fits(self, holder: Any, unchanged: bool) -> bool:
@@ -91,6 +95,7 @@ class _Held:
         kind = type(value)
         if kind is torch.Tensor or kind is torch.nn.Parameter:
             if value.layout is not torch.strided:
+                self._has_uncounted = True
                 return value.detach().clone()
             self.sources.append(value)
             self.memory.append(_memory_for(value))
@@ -105,8 +110,9 @@ def _copy(held: list[_Held]) -> None:
     sources = [tensor for one in held for tensor in one.sources]
     if not sources:
         return
+    kinds = {source.device.type for source in sources}
     with torch.no_grad():
-        torch._foreach_copy_(memory, sources, non_blocking=True)
+        torch._foreach_copy_(memory, sources, non_blocking=kinds <= {"cpu", "cuda"})
     for device in {source.device for source in sources if source.is_cuda}:
         torch.cuda.current_stream(device).synchronize()
 
@@ -156,9 +162,16 @@ def _saves_as_usual(module: torch.nn.Module) -> bool:
 
 
 def _memory_for(tensor: torch.Tensor) -> torch.Tensor:
-    if tensor.is_cuda:
-        return torch.empty_like(tensor, device="cpu", pin_memory=True, requires_grad=False)
-    return tensor.detach().clone()
+    if tensor.device.type == "cpu":
+        return tensor.detach().clone()
+    return torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda, requires_grad=False)
+
+
+def tensor_bytes(value: Any) -> bytes:
+    """What `torch.save` writes."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
 
 
 def cloned(value: Any) -> Any:

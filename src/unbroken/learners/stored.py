@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from unbroken.capture.codec import decode, encode
+from unbroken.capture.state_dicts import tensor_bytes
 from unbroken.errors import DamagedFile
 from unbroken.learners.replay_segments import joined_rows, stored_rows
 from unbroken.store.backend import FileBackend
@@ -100,13 +101,6 @@ def read_stored(file: CheckpointFile) -> Stored:
 def read_tensors(raw: bytes) -> Any:
     """What `torch.save` wrote: tensors and plain values only, never code."""
     return torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
-
-
-def tensor_bytes(value: Any) -> bytes:
-    """What `torch.save` writes."""
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
-    return buffer.getvalue()
 
 
 def write_pytorch(writer: CheckpointWriter, content: Mapping[str, Any]) -> None:
