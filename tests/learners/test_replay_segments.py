@@ -352,3 +352,22 @@ def test_rows_copied_while_the_training_samples_over_steps_are_those_of_the_cut(
     assert found.keys() == expected.keys()
     for name, array in expected.items():
         np.testing.assert_array_equal(found[name], array)
+
+
+def test_returns_over_steps_do_not_reach_over_rows_that_are_missing():
+    """Architecture, "Lone zip": with `--allow-partial` the rows on both sides of a gap become neighbours."""
+    make = lambda: NStepReplayBuffer(50, BOX, ACTIONS, "cpu", n_steps=3, gamma=1.0)  # noqa: E731
+    training = Training(make, CheckpointRepository(MemoryBackend(), "c"))
+    training.add(30)
+    buffer = training.model.replay_buffer
+    buffer.dones[:], buffer.rewards[:, 0] = 0.0, np.arange(50)
+    described, rows = capture_replay_buffer(training.model, [], training.segments.counter)
+    pieces = [
+        (first, {name: array[first:end] for name, array in rows.arrays.items()}) for first, end in ((0, 10), (20, 25))
+    ]
+    other = Training(make, training.repository)
+    restore_replay_buffer(other.model, {**described, "partial": described["count"]}, pieces, [])
+    buffer = other.model.replay_buffer
+    other.add(5)
+    assert buffer._get_samples(np.array([7, 8, 9]))[4].flatten().tolist() == [7 + 8 + 9, 8 + 9, 9]
+    assert buffer._get_samples(np.array([12, 13, 14]))[4].flatten().tolist() == [22 + 23 + 24, 23 + 24, 24]

@@ -93,23 +93,35 @@ def _put_whole(buffer: Any, described: dict[str, Any], pieces: Pieces) -> None:
 def _put_partly(buffer: Any, described: dict[str, Any], pieces: Pieces) -> None:
     """Put the rows that there are at the beginning of the buffer, as if no others had ever been added.
 
-    With `optimize_memory_usage` a row without its successor has no next observation, and is left out.
+    With `optimize_memory_usage` a row without its successor has no next observation, and is left out; with returns over n steps
+    it ends its sequence.
     """
     position, expected = 0, described["oldest"]
     for first, arrays in pieces:
         skipped = max(0, expected - first)
         rows = {name: array[skipped:] for name, array in arrays.items()}
-        if position and buffer.optimize_memory_usage and first + skipped != expected:
-            position -= 1
+        if position and first + skipped != expected:
+            position -= _end_before_gap(buffer, position)
         put_rows(buffer, position, rows)
         added = len(next(iter(rows.values())))
         position, expected = position + added, max(expected, first + skipped + added)
     if expected == described["partial"]:
         for name, row in described["ahead"].items():
             row_arrays(buffer)[name][position % buffer.buffer_size] = row
-    elif position and buffer.optimize_memory_usage:
-        position -= 1
+    elif position:
+        position -= _end_before_gap(buffer, position)
     buffer.pos, buffer.full = position % buffer.buffer_size, False
+
+
+def _end_before_gap(buffer: Any, position: int) -> int:
+    """The row before `position` has lost its successor; returns how many rows are given up for it."""
+    if buffer.optimize_memory_usage:
+        return 1
+    if hasattr(buffer, "n_steps"):
+        # as the buffer does itself with its newest row while it samples
+        last = position - 1
+        buffer.timeouts[last] = np.logical_or(buffer.timeouts[last], np.logical_not(buffer.dones[last]))
+    return 0
 
 
 def capture_rollout_buffer(model: BaseAlgorithm, missing: list[str]) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def row_arrays(buffer: Any) -> dict[str, np.ndarray]:
 class RowCounter:
     """Counts the rows that a model's replay buffer takes, and knows up to which count they are safe on disk.
 
-    `take` and `forget` are called by the training thread, `committed` by the writing one.
+    `take`, `begin` and `about_to_add` are called by the training thread, `committed` by the writing one, `forget` by both.
     """
 
     def __init__(self) -> None:
@@ -138,7 +138,7 @@ class RowCounter:
             self.forget()
 
     def take(self, model: BaseAlgorithm) -> Rows:
-        """Copies of the rows that are not safe yet."""
+        """The rows that are not safe yet, to be copied before they change."""
         buffer: Any = model.replay_buffer  # type: ignore[attr-defined]
         if self._buffer is not buffer:
             # such as another one, loaded by the user
