@@ -150,6 +150,7 @@ class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.opaque: list[str] = []
         self._recorder: ActionRecorder | None = None
         self._begun = False
+        self._reset_info: dict[str, Any] | None = None
         self._hidden: HiddenState | None = None
         if strategy == "auto" and has_protocol(self.unwrapped):
             self.strategy = "protocol"
@@ -162,6 +163,9 @@ class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environment; at the first reset the strategy is settled."""
+        if self._reset_info is not None:
+            info, self._reset_info = self._reset_info, None
+            return None, info
         # not at construction: other environments of the class may still be made, and count themselves there
         self._hidden = self._hidden or HiddenState([*self._wrappers(), self.unwrapped])
         result = self.env.reset(seed=seed, options=options)
@@ -171,6 +175,10 @@ class CaptureWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
         if self.strategy == "auto":
             self._settle()
         return result
+
+    def remind_of_reset(self, info: dict[str, Any]) -> None:
+        """Let the next reset do nothing but give this info, to somebody who keeps it and has forgotten."""
+        self._reset_info = info
 
     def capture_state(self) -> dict[str, Any]:
         """Description of every layer, and of the generators of this process if it is a worker's.

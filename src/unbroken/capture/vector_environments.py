@@ -81,7 +81,23 @@ def restore_vector_environment(venv: VecEnv, state: dict[str, Any]) -> list[str]
     filler = Filler()
     for layer, entry in zip(stack, state["layers"], strict=True):
         filler.fill_attributes(layer, entry["attributes"], type(layer).__name__)
+    if isinstance(stack[-1], SubprocVecEnv):
+        _remind_workers(stack[-1])
     return problems + filler.problems
+
+
+def _remind_workers(base: SubprocVecEnv) -> None:
+    """A worker sends the info of its last reset with every step, from a local variable of its loop."""
+
+    def asked(remote: Any, *question: Any) -> Any:
+        remote.send(question)
+        return remote.recv()
+
+    for remote, info in zip(base.remotes, base.reset_infos, strict=True):
+        # another wrapper around ours would take the reset for a real one
+        if info and asked(remote, "get_attr", "__module__") == CaptureWrapper.__module__:
+            asked(remote, "env_method", ("remind_of_reset", (info,), {}))
+            asked(remote, "reset", (None, None))
 
 
 def _restore_environments(base: VecEnv, state: dict[str, Any]) -> list[str]:
