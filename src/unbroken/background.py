@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 from unbroken import logs
 
+_Jobs = queue.SimpleQueue[Callable[[], None] | None]
+
 
 class BackgroundWriter:
     """Runs jobs one after another in a daemon thread. Jobs handle their own errors.
@@ -24,7 +26,7 @@ class BackgroundWriter:
         self._idle = threading.Event()
         self._idle.set()
         # waking a thread that is there costs the training less than starting one
-        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._jobs: _Jobs = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -32,10 +34,22 @@ class BackgroundWriter:
         """Wait until the job before is done, then hand this one over."""
         self.drain()
         if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._work, name="unbroken-writer", daemon=True)
+            self._jobs = queue.SimpleQueue()
+            self._thread = threading.Thread(target=self._work, args=(self._jobs,), name="unbroken-writer", daemon=True)
             self._thread.start()
         self._idle.clear()
-        self._jobs.put(job)
+        try:
+            self._jobs.put(job)
+        except BaseException:  # such as a second Ctrl-C: nobody else would ever say that there is no job
+            self._idle.set()
+            raise
+
+    def close(self) -> None:
+        """Wait until no job is running and let the thread end; a later `submit` starts another."""
+        self.drain()
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread = None
 
     def drain(self, timeout: float | None = None) -> bool:
         """Wait until no job is running; returns whether that came about within `timeout` seconds."""
@@ -45,11 +59,13 @@ class BackgroundWriter:
             raise error
         return finished
 
-    def _work(self) -> None:
-        while True:
-            self._run(self._jobs.get())
+    def _work(self, jobs: _Jobs) -> None:
+        while self._run(jobs.get()):
+            pass
 
-    def _run(self, job: Callable[[], None]) -> None:
+    def _run(self, job: Callable[[], None] | None) -> bool:
+        if job is None:
+            return False
         try:
             job()
         except Exception as error:  # noqa: BLE001 - no save may end a training
@@ -61,3 +77,4 @@ class BackgroundWriter:
             # what the job holds, such as the rows of a buffer, goes before the next one
             del job
             self._idle.set()
+        return True

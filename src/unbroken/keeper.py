@@ -150,8 +150,8 @@ class Keeper:
         return not (wait and self._failed)
 
     def close(self) -> None:
-        """Wait for the last save."""
-        self._writer.drain()
+        """Wait for the last save, and need no thread until there is another."""
+        self._writer.close()
 
     def drain(self, timeout: float) -> bool:
         """Wait a limited time for the save in progress; from any thread."""
@@ -172,7 +172,6 @@ class Keeper:
                 "the last good checkpoint stays, the next save tries again"
             )
             return
-        snapshot.committed()
         self.saved += 1
         self.newest_step = self.last_record.step
         self.write_seconds = max(self.write_seconds, time.perf_counter() - started)
@@ -194,6 +193,10 @@ class Keeper:
 
     def _tidy(self, record: CheckpointRecord, snapshot: Snapshot) -> None:
         """What follows a commit. The checkpoint is safe: whatever fails here only warns."""
+        try:
+            snapshot.committed()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._warn(f"what the checkpoint makes superfluous was not tidied up: {reason_of(error)}")
         try:
             self._after_commit(record, snapshot.facts)
         except Exception as error:  # noqa: BLE001 - as above

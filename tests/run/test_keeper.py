@@ -1,6 +1,7 @@
 """What happens around a save at a cut: a last save that fails, retention and metadata that fail (A2, A10, A11)."""
 
 import errno
+import threading
 
 import pytest
 
@@ -109,3 +110,15 @@ def test_a_job_that_fails_does_not_end_the_training(lines):
     assert writer.drain()
     assert done == [1]
     assert any("a save ended with RuntimeError: broken" in line for line in lines())
+
+
+def test_a_closed_writer_leaves_no_thread_and_works_again():
+    """A notebook makes many runs in one process."""
+    writer, done = BackgroundWriter(), []
+    for _ in range(3):
+        writer.submit(lambda: done.append(threading.current_thread()))
+        writer.close()
+    for thread in done:
+        thread.join(5)
+    assert len(set(done)) == 3
+    assert not any(thread.is_alive() for thread in done)
