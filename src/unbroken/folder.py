@@ -40,7 +40,6 @@ _ARCHIVED = (
     "tracking",
     "logs/metrics.jsonl",
     METADATA,
-    RUN_FILE,
 )
 
 
@@ -177,7 +176,8 @@ class RunFolder:
     def archive(self, scenario: str) -> str | None:
         """Move what an earlier training left into `archive/`; returns the new place, None if there was nothing."""
         backend = self.backend
-        present = [name for name in (*_ARCHIVED, f"{scenario}_final.zip", _PYTORCH_FINAL) if backend.exists(name)]
+        names = (*_ARCHIVED, f"{scenario}_final.zip", _PYTORCH_FINAL, RUN_FILE)
+        present = [name for name in names if backend.exists(name)]
         if not present:
             return None
         stamp = time.strftime("%Y%m%d-%H%M%S")
