@@ -9,6 +9,8 @@ from journal_runs import BASIC, PPO, SUPPORT, reach, says, taken_over
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
 ROLLOUT = ["--set", "hyperparameters.n_steps=32", *BASIC, *PPO, "--save-seconds", "0.3"]
+# one rollout until the target
+WHOLE = ["--set", "hyperparameters.n_steps=96"]
 
 
 def test_a_kill_in_the_middle_of_a_rollout_loses_no_more_than_save_seconds(place):
@@ -37,8 +39,23 @@ def test_a_kill_in_the_middle_of_a_rollout_loses_no_more_than_save_seconds(place
         ("Drawing", []),
         ("Drifting", ["--set", "callbacks=[journal_worlds:Blows]"]),
         ("Drifting", ["--algo", "recurrent_ppo"]),
+        ("Telling", [*WHOLE, "--set", "callbacks=[journal_worlds:Hears]"]),
+        ("Telling", [*WHOLE, "--set", "callbacks=[journal_worlds:Hears]", "--set", "environment.vec_env=subproc"]),
+        ("Drifting", [*WHOLE, "--set", "callbacks=[journal_worlds:Reseeds]"]),
+        ("Drifting", [*WHOLE, "--eval-every", 12, "--eval-episodes", 1]),
     ],
-    ids=["workers", "normalised and stacked", "maskable", "global generators", "callback that asks", "recurrent"],
+    ids=[
+        "workers",
+        "normalised and stacked",
+        "maskable",
+        "global generators",
+        "callback that asks",
+        "recurrent",
+        "infos of resets",
+        "infos of resets in a worker",
+        "seeded again",
+        "evaluated twice",
+    ],
 )
 def test_killed_in_a_rollout_and_ended_like_the_twin(place, world, more):
     """A5, A6: whatever lies between the environments and the learner, the end has the twin's bits."""
@@ -59,13 +76,13 @@ def test_the_journal_goes_on_over_cuts_that_save_nothing_and_over_legs(place, wo
     place.twin(*words)
     words += ["--save-seconds", 1]
     first = place.start(*words, seconds=0.04)
-    assert 40 <= place.after_point(first, 40) < 64
+    kept = place.after_point(first, 40)
     first.kill()
     second = place.start(*words, seconds=0.04)
-    point = place.after_point(second, 65)
+    point = place.after_point(second, kept + 16)
     second.kill()
     assert second.resumed_at == 0
-    assert taken_over(second) >= 40
+    assert taken_over(second) >= kept
     last = place.finish(*words, seconds=0.001)
     assert taken_over(last) == point - last.resumed_at
     assert place.differences() == []
@@ -139,4 +156,36 @@ def test_an_environment_that_can_only_be_replayed_says_what_that_costs(place):
     assert taken_over(last) > 0
     assert says(last, "the environment can only be replayed, so ")
     assert says(last, "of its steps are made again, about ")
+    assert place.differences() == []
+
+
+def test_a_target_inside_of_the_journal_is_reached_without_it(place):
+    """A6: the training ends before the environments could be brought where it is; nothing of them may be saved."""
+    words = ["journal_worlds:Drifting", *BASIC, *PPO, "--set", "hyperparameters.n_steps=32"]
+    for target in (64, 192):
+        place.twin(*words, "--steps", target)
+    words += ["--save-seconds", 2]
+    first = place.start(*words, "--steps", 640, seconds=0.02)
+    place.after_point(first, 90)
+    first.kill()
+    lower = place.start(*words, "--steps", 64)
+    assert lower.wait(120) == 0, lower.last_lines()
+    assert says(lower, "the journal cannot be used: the training ends before it does")
+    assert list((place.place / "runs" / "run" / "archive").glob("*.journal"))
+    place.finish(*words, "--steps", 192)
+    assert place.differences() == []
+
+
+def test_a_capture_that_fails_changes_nothing_in_the_one_held_back(place):
+    """A6, A7: the first checkpoint is committed long after its capture; a later one fails after it has read the networks."""
+    words = ["journal_worlds:Moody", "--steps", 320, *BASIC, *PPO, "--set", "hyperparameters.n_steps=32"]
+    words += ["--save-every", 150]
+    place.twin(*words)
+    words += ["--save-seconds", 4]
+    first = place.start(*words, seconds=0.02)
+    assert first.wait_for("_0_steps.zip", 60), first.last_lines()
+    assert says(first, "no checkpoint could be captured: ")
+    first.kill()
+    last = place.finish(*words, seconds=0.001)
+    assert last.resumed_at == 0
     assert place.differences() == []

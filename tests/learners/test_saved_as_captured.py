@@ -80,11 +80,11 @@ class Cuts:
         """Look at every cut of any training, before the snapshot that is saved is taken."""
         kept = KeeperCallback._snapshot
 
-        def snapshot(callback, cut):
+        def snapshot(callback, cut, *memory, **lasting):
             captured = callback.captured(cut)
             buffer = getattr(callback.model, "replay_buffer", None)
             self.note(captured.step, lambda writer: write_members(writer, captured), buffer)
-            return kept(callback, cut)
+            return kept(callback, cut, *memory, **lasting)
 
         monkeypatch.setattr(KeeperCallback, "_snapshot", snapshot)
         for kind in (PPOLearner, _Loop):

@@ -19,7 +19,7 @@ from unbroken.errors import DamagedFile
 from unbroken.store.append import AppendFile
 from unbroken.store.durable import LocalBackend, make_folder_durably, move_aside
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ENDING = ".journal"
 _MAGIC = b"unbroken-journal\n"
 _HASH_BYTES = 16

@@ -52,7 +52,7 @@ class Journal:
         self._never: str | None = None
         self._said: set[str] = set()
         self._step = 0
-        keeper.longest_wait = lambda rollout: self._pace.longest_gap if self._is_recording else rollout
+        keeper.longest_wait = lambda rollout: self._pace.longest_wait(rollout) if self._is_recording else rollout
 
     def watch(self, base: VecEnv) -> None:
         """Note what this innermost vector environment answers from now on."""
@@ -77,6 +77,8 @@ class Journal:
             self._give_up_for_now(f"the journal cannot be read now: {error}")
             return
         if not chain:
+            with contextlib.suppress(OSError):
+                remove_followers(self._folder, capture_id)
             return
         self._waiting = Replay(chain)
         if any(one.head.environment != self._environment for one in chain):
@@ -104,13 +106,21 @@ class Journal:
         """The cut is over: decide whether the rollout that begins is noted."""
         begins, self._begins_here = self._begins_here, False
         if self._replay is None and (begins or self._is_recording):
+            if not self._is_recording:
+                self._pace.noting()
             self._is_recording = self._pace.is_slow and self._never is None
             if not self._is_recording:
                 self._drop()
         self._pace.begin()
 
+    def ended(self) -> None:
+        """`learn()` and the last evaluation are over. Raises JournalUnusable where the environments have not come so far."""
+        if self._replay is not None or self._waiting is not None:
+            self._unusable("the training ends before it does")
+
     def captured(self, step: int) -> str:
         """A capture has been made at this cut; returns the id to be kept in it."""
+        assert self._replay is None, "the environments are not where the training is"
         self._save_base = None
         capture_id = secrets.token_hex(8)
         head = Head(capture_id, None, step, self._environment)
@@ -299,7 +309,7 @@ class Journal:
         self._replay, self._is_recording = None, True
         self._pace.arrived()
         try:
-            remove_followers(self._folder, replay.chain)
+            remove_followers(self._folder, replay.chain[-1].head.id)
             with self._lock:
                 self._chain = [Segment.resumed(one, is_last=one is replay.chain[-1]) for one in replay.chain]
         except OSError as error:
@@ -320,8 +330,14 @@ class Journal:
         """Move what continues the checkpoint to the archive. Raises StorageError if it cannot be moved."""
         replay, self._replay, self._waiting = self._replay or self._waiting, None, None
         self._keeper.newest_point = None
+        if replay is None:
+            return
+        # Windows moves no file that is open
+        replay.close()
+        with contextlib.suppress(OSError):
+            remove_followers(self._folder, replay.chain[-1].head.id)
         backend = LocalBackend(self._folder.parent)
-        for one in [] if replay is None else replay.chain:
+        for one in replay.chain:
             try:
                 move_aside(backend, f"{self._folder.name}/{one.path.name}", "archive")
             except OSError as error:

@@ -45,6 +45,10 @@ class Pace:
         self._began = time.monotonic()
         self.safe()
 
+    def noting(self) -> None:
+        """Steps are measured from here on: those before were not."""
+        self._last = None
+
     def stepped(self, channel: int, started: float) -> None:
         """A step that was begun at `started` is done."""
         now = time.monotonic()
@@ -72,6 +76,10 @@ class Pace:
     def seconds_needed(self) -> float:
         """Time for one more step and the last point, with two seconds to spare."""
         return self.longest_gap + 2 * self._longest_point + 2.0
+
+    def longest_wait(self, rollout_seconds: float) -> float:
+        """How long a leg may go on until it can end: at a cut, or once its rollout is under way, after the next step."""
+        return min(rollout_seconds, self.longest_gap + _WORTH * self._seconds)
 
     def patience(self, grace_seconds: float) -> float:
         """How long somebody who asks for a stop may wait for a cut."""

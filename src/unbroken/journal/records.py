@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from unbroken.capture.codec import decode, digest, encode
+from unbroken.capture.codec import Later, decode, digest, encode
 from unbroken.capture.filling import Filler
 from unbroken.capture.objects import Describer
 from unbroken.capture.rng import capture_generators, restore_generators
@@ -63,6 +63,7 @@ def require_rebuildable(record: Record) -> None:
 def _is_plain(described: Any) -> bool:
     """Whether it is made of nothing but what most environments answer: no need to try."""
     if not isinstance(described, dict):
+        # numbers, text, and what is described `Later`: lists of dictionaries of these
         return True
     kind = described["t"]
     if kind not in _PLAIN_CONTAINERS:
@@ -77,6 +78,8 @@ def size_of(described: Any) -> int:
     """Bytes of the arrays in a description, and a guess for the rest."""
     if isinstance(described, np.ndarray):
         return described.nbytes + 64
+    if type(described) is Later:
+        return 64 + sum(map(size_of, described.given))
     if isinstance(described, dict):
         return 64 + sum(map(size_of, described.values()))
     return 64 + sum(map(size_of, described)) if isinstance(described, list) else 16

@@ -47,6 +47,10 @@ class Replay:
         except (StopIteration, DamagedFile, OSError, KeyError) as error:
             raise JournalUnusable(f"it cannot be read: {error}") from error
 
+    def close(self) -> None:
+        """Let go of the files."""
+        self._records.close()
+
     def arrive(self, venvs: Sequence[VecEnv]) -> None:
         """Bring the environments to the point. Raises JournalUnusable if the training is not where it was, or they cannot."""
         generators = self.point["generators"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,10 +62,11 @@ class Segment:
         self.reaches = int(point["step"])
 
     def close(self) -> None:
-        """Let go of the file and of what is not written."""
+        """Let go of the file and of what is not written. Whatever the storage says now, what was promised has been synced."""
         self._pending = []
         if self._writer is not None:
-            self._writer.close()
+            with contextlib.suppress(OSError):
+                self._writer.close()
 
     def _write(self, point: dict[str, Any] | None, *, is_sealed: bool = False) -> None:
         for record in self._pending:
@@ -109,7 +110,7 @@ def _scanned(folder: Path) -> list[Scanned]:
     return found
 
 
-def records_of(chain: list[Scanned]) -> Iterator[Record]:
+def records_of(chain: list[Scanned]) -> Generator[Record, None, None]:
     """The records up to the chain's last point, read as they are asked for. Raises DamagedFile or OSError."""
     for one in chain:
         end = one.last.end if one is chain[-1] and one.last is not None else None
@@ -130,11 +131,11 @@ def remove_others(folder: Path, kept: list[Segment]) -> None:
                 path.unlink()
 
 
-def remove_followers(folder: Path, chain: list[Scanned]) -> None:
-    """Remove the files behind the chain's last point, whose records begin where it no longer leads. Raises OSError."""
+def remove_followers(folder: Path, capture_id: str) -> None:
+    """Remove the files behind the one with this capture_id, whose records begin where it does not lead. Raises OSError."""
     for path in folder.glob(f"*{ENDING}"):
         with contextlib.suppress(DamagedFile):
-            if path not in [one.path for one in chain] and read_head(path).previous == chain[-1].head.id:
+            if read_head(path).previous == capture_id:
                 path.unlink()
 
 

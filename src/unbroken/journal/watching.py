@@ -79,10 +79,21 @@ def _with_steps(cls: Any, listener: Listener, channel: int, inside: _Inside) -> 
             asked[:] = [listener.question(actions)]
             if not listener.is_replaying:
                 super().step_async(actions)
+            elif isinstance(self, DummyVecEnv):
+                self.actions = actions
 
         def step_wait(self) -> Any:
             wait = super().step_wait
-            return listener.call(channel, "step", asked.pop(), lambda: inside.run(wait))
+
+            def call() -> Any:
+                result = wait()
+                # whoever has been reset has left an info there
+                return result, self.reset_infos if result[2].any() else None
+
+            result, infos = listener.call(channel, "step", asked.pop(), lambda: inside.run(call))
+            if infos is not None:
+                self.reset_infos = infos
+            return result
 
     return Stepping
 
@@ -90,7 +101,12 @@ def _with_steps(cls: Any, listener: Listener, channel: int, inside: _Inside) -> 
 def _with_questions(cls: Any, passing: Callable[[str, Any, Callable[[], Any]], Any], inside: _Inside) -> Any:
     class Asking(cls):  # type: ignore[misc]
         def reset(self) -> Any:
-            return passing("reset", [self._seeds, self._options], super().reset)
+            reset = super().reset
+            seen, self.reset_infos = passing("reset", [self._seeds, self._options], lambda: (reset(), self.reset_infos))
+            # as the call does itself when it is made
+            self._reset_seeds()
+            self._reset_options()
+            return seen
 
         def get_images(self) -> Any:
             return passing("get_images", None, super().get_images)

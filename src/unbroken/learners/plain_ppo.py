@@ -131,6 +131,9 @@ class PPOLearner:
         elif self._last_evaluation < self.step:
             self._evaluate()
 
+    def ended(self) -> None:
+        """As the protocol says; there is no journal."""
+
     def save_end(self) -> bool:
         """As the protocol says."""
         return self._tools.keeper.save(lambda: self._snapshot("end"), wait=True)

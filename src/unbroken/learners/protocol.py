@@ -93,6 +93,10 @@ class Learner(Protocol):
         """Offer the final model as the best, unless that has just been done."""
         ...
 
+    def ended(self) -> None:
+        """Training and evaluation are over. Raises JournalUnusable where the environments have not come that far."""
+        ...
+
     def save_end(self) -> bool:
         """Save the state at the end and wait for it; returns whether it was committed."""
         ...

@@ -95,15 +95,21 @@ class KeeperCallback(BaseCallback):
                 logs.warn_checkpoint(f"not restored: {problem}")
 
     def snapshot(self, cut: Cut) -> Snapshot:
-        """Capture the training now, as something the keeper can save."""
-        # a capture makes thousands of small objects and no garbage: a collection in it would only look at all of torch's
-        with paused_collection():
-            return self._snapshot(cut)
-
-    def _snapshot(self, cut: Cut) -> Snapshot:
+        """Capture the training now, as something the keeper can save before the next one."""
         if self._memory is None or self._memory.model is not self.model:
             self._memory = SnapshotMemory(self.model, self._replay.counter)
-        captured = self.captured(cut, self._memory)
+        # a capture makes thousands of small objects and no garbage: a collection in it would only look at all of torch's
+        with paused_collection():
+            return self._snapshot(cut, self._memory)
+
+    def lasting_snapshot(self, cut: Cut) -> Snapshot:
+        """As `snapshot`, but good for as long as it is held, whatever is captured after it."""
+        return self._snapshot(cut, SnapshotMemory(self.model, self._replay.counter), at_once=True)
+
+    def _snapshot(self, cut: Cut, memory: SnapshotMemory, *, at_once: bool = False) -> Snapshot:
+        captured = self.captured(cut, memory)
+        if at_once and captured.rows is not None:
+            _ = captured.rows.arrays
         self.on_capture(captured)
         facts = {**self.facts(self.model), "missing": list(dict.fromkeys([*self._gaps, *captured.missing]))}
         committed = self._journaled(captured.step, facts)
@@ -197,7 +203,7 @@ class KeeperCallback(BaseCallback):
             if self.journal is None:
                 self.on_capture(capture_model(self.model, "rollout", self.callbacks()))
             else:
-                base = self.snapshot("rollout")
+                base = self.lasting_snapshot("rollout")
                 self.journal.commit_later(lambda: self.keeper.save(lambda: base, wait=True))
         except Exception as error:  # noqa: BLE001 - capturing runs the user's code, and no save may end a training
             logs.warn_checkpoint(f"as it stands now, no checkpoint can be captured: {reason_of(error)}")

@@ -122,6 +122,11 @@ class SB3Learner:
         if isinstance(self._judge, TrainingBest) or self._judge.last_step < self.step:
             self._judge.evaluate()
 
+    def ended(self) -> None:
+        """As the protocol says."""
+        if self._journal is not None:
+            self._journal.ended()
+
     def save_end(self) -> bool:
         """As the protocol says."""
         return self._callback.save_end()

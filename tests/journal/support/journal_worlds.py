@@ -122,3 +122,59 @@ class Reaches(BaseCallback):
     def _on_step(self):
         self.model.ent_coef = 0.01 * abs(self.training_env.unwrapped.envs[0].unwrapped.place)
         return True
+
+
+class Moody(Drifting):
+    """Cannot be asked for its state for a while."""
+
+    total = 0
+
+    def step(self, action):
+        self.total += 1
+        return super().step(action)
+
+    def get_state(self):
+        if 5 < self.total < 240:
+            raise RuntimeError("the simulator is busy")
+        return {**super().get_state(), "total": self.total}
+
+
+class Telling(Drifting):
+    """Says in the info of a reset where it begins."""
+
+    def reset(self, *, seed=None, options=None):
+        seen, _ = super().reset(seed=seed)
+        return seen, {"start": self.place}
+
+
+class Pausing(Drifting):
+    """Is fast from its 32nd step to its 96th, but for one long step in between."""
+
+    total = 0
+
+    def step(self, action):
+        self.total += 1
+        if 32 < self.total <= 96:
+            os.environ["WORLD_SECONDS"] = "1.5" if self.total == 80 else "0"
+        else:
+            os.environ["WORLD_SECONDS"] = "0.02"
+        return super().step(action)
+
+
+class Hears(BaseCallback):
+    """Learns by where the episodes have begun."""
+
+    def _on_step(self):
+        self.model.ent_coef = 0.9 * self.model.ent_coef + 0.001 * abs(self.training_env.reset_infos[0]["start"])
+        return True
+
+
+class Reseeds(BaseCallback):
+    """Seeds and resets the training's environment in the middle of a rollout."""
+
+    def _on_step(self):
+        if self.n_calls == 10:
+            self.training_env.seed(7)
+        if self.n_calls in (10, 20):
+            self.training_env.reset()
+        return True
