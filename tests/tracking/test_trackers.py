@@ -14,6 +14,7 @@ from unbroken.testing.child import TrainingProcess
 from unbroken.tracking import forwarder
 from unbroken.tracking.forwarder import Forwarder, trackers_of
 from unbroken.tracking.mlflow_runs import MLflow
+from unbroken.tracking.wandb_files import last_step_on_disk
 
 SMALL = (
     "--set", "hyperparameters.n_steps=64", "--set", "hyperparameters.batch_size=64", "--set", "self_test=false",
@@ -77,16 +78,36 @@ def curve(client, run):
     return sorted((metric.step, metric.key, metric.value) for one in found for metric in one)
 
 
+def noted(run, tracker):
+    """The last step that the run says it has sent."""
+    path = run / "tracking" / "state.json"
+    return json.loads(path.read_text("utf-8"))["steps"].get(tracker, -1) if path.exists() else -1
+
+
+def killed_after_sending(process, run, step, seconds):
+    with process:
+        until = time.monotonic() + 60
+        while noted(run, "wandb") < step:
+            assert process.running, process.last_lines()
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        time.sleep(seconds)
+    # W&B's service ends with the training, and could still write what it has
+    time.sleep(1.0)
+
+
 def test_a_killed_run_is_one_run_with_one_curve(tmp_path, variables, monkeypatch):
-    """A16: killed twice after checkpoints, then trained to its target: no row twice, none missing, in either tracker."""
-    for _ in range(2):
-        with training(tmp_path, variables, *BOTH, "--steps", "1024") as process:
-            assert process.wait_for("Saved ", 60), process.last_lines()
-            time.sleep(1.0)
-    completed(training(tmp_path, variables, *BOTH, "--steps", "1024"))
+    """A16: killed twice while W&B's service had rows that were not in its file: no row twice, none missing, in either tracker."""
     run = tmp_path / "runs" / "it"
+    lost = []
+    for step, seconds in ((300, 0.0), (1500, 1.5)):
+        killed_after_sending(training(tmp_path, variables, *BOTH, "--steps", "200000"), run, step, seconds)
+        lost.append(noted(run, "wandb") - max((step for step, _, _ in in_wandb(run)[0]), default=-1))
+    assert max(lost) > 0
+    target = noted(run, "wandb") + 1024
+    completed(training(tmp_path, variables, *BOTH, "--steps", str(target)))
     wanted = expected(run)
-    assert max(step for step, _, _ in wanted) >= 1024
+    assert max(step for step, _, _ in wanted) >= target
     found, ids = in_wandb(run)
     assert [place for place, count in Counter((step, key) for step, key, _ in found).items() if count > 1] == []
     assert found == wanted
@@ -217,3 +238,81 @@ def test_a_missing_package_is_said_with_the_way_out(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r'pip install "unbroken\[mlflow\]"'):
         trackers_of(TrackingConfig(mlflow=True), tmp_path)
     assert trackers_of(TrackingConfig(), tmp_path) == []
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """The content of a file of W&B with a row for each of 400 steps, in more than one block."""
+    import wandb
+
+    folder = tmp_path_factory.mktemp("recorded")
+    settings = wandb.Settings(silent=True, console="off", disable_git=True, disable_code=True)
+    run = wandb.init(mode="offline", id="token", dir=str(folder), settings=settings)
+    for step in range(400):
+        run.log({f"metric_{number}": step / 2 for number in range(5)}, step=step, commit=True)
+    run.finish()
+    (path,) = folder.rglob("*.wandb")
+    return path.read_bytes()
+
+
+def place_leg(folder, name, content):
+    path = folder / "wandb" / name / "run-token.wandb"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("missing", [0, 1, 3000, 32768, 60000])
+def test_a_torn_file_of_wandb_tells_what_it_has(tmp_path, recorded, missing):
+    """A10: the file of a leg that was killed ends anywhere."""
+    place_leg(tmp_path, "offline-run-20260102_000000-token", recorded[: len(recorded) - missing])
+    (path,) = tmp_path.rglob("*.wandb")
+    there = max(step for step, _, _ in history(path))
+    assert last_step_on_disk(tmp_path, "token") == there
+    assert (there == 399) is (missing < 3000)
+
+
+def test_a_file_of_wandb_that_is_damaged_counts_up_to_there(tmp_path, recorded):
+    """A10: what can no longer be read is sent again."""
+    half = len(recorded) // 2
+    place_leg(
+        tmp_path, "offline-run-20260102_000000-token", recorded[:half] + b"\\xff" * 4096 + recorded[half + 4096 :]
+    )
+    assert 0 < last_step_on_disk(tmp_path, "token") < 399
+
+
+def test_the_newest_leg_with_a_row_tells_what_wandb_has(tmp_path, recorded):
+    """A16: legs that were killed before their first row was written have a file without one."""
+    assert last_step_on_disk(tmp_path, "token") is None
+    place_leg(tmp_path, "offline-run-20260103_000000-token", recorded[:7])
+    place_leg(tmp_path, "run-20260104_000000-token", b"")
+    assert last_step_on_disk(tmp_path, "token") == -1
+    place_leg(tmp_path, "offline-run-20260101_000000-token", recorded)
+    place_leg(tmp_path, "run-20260102_000000-token", recorded[: len(recorded) // 2])
+    assert 0 < last_step_on_disk(tmp_path, "token") < 399
+    assert last_step_on_disk(tmp_path, "other") is None
+    (tmp_path / "wandb" / "offline-run-20260105_000000-token" / "run-token.wandb").mkdir(parents=True)
+    assert last_step_on_disk(tmp_path, "token") is None
+
+
+class Told(Sometimes):
+    """A tracker that tells what it has."""
+
+    def __init__(self, last):
+        super().__init__()
+        self.last = last
+
+    def begin(self, run):
+        return self.last
+
+
+@pytest.mark.parametrize(("told", "sent"), [(None, [4]), (-1, [1, 2, 3, 4]), (1, [2, 3, 4]), (3, [4]), (9, [4])])
+def test_what_a_tracker_lost_is_sent_again(tmp_path, told, sent):
+    """A16: noted are three steps."""
+    sender = Forwarder(tmp_path, [Sometimes()], "it", {})
+    sender.forward(write_rows(tmp_path, 1, 2, 3))
+    sender.close(complete=False)
+    tracker = Told(told)
+    sender = Forwarder(tmp_path, [tracker], "it", {})
+    sender.forward(write_rows(tmp_path, 4))
+    sender.close(complete=False)
+    assert [step for step, _ in tracker.rows] == sent

@@ -42,8 +42,8 @@ class Tracker(Protocol):
 
     name: str
 
-    def begin(self, run: TrackedRun) -> None:
-        """Open the run of this token, or make it."""
+    def begin(self, run: TrackedRun) -> int | None:
+        """Open the run of this token, or make it. Returns the last step that it has, -1 if none; None if it cannot tell."""
         ...
 
     def log(self, rows: Sequence[Row]) -> None:
@@ -146,8 +146,7 @@ class Forwarder:
 
     def _catch_up(self, tracker: Tracker, position: int) -> None:
         if tracker.name not in self._begun:
-            tracker.begin(self._run)
-            self._begun.add(tracker.name)
+            self._begin(tracker)
         known = int(self._state["steps"].get(tracker.name, -1))
         rows = [(step, values) for step, values in _rows(self._path / METRICS, position) if step > known]
         if not rows:
@@ -155,6 +154,14 @@ class Forwarder:
         tracker.log(rows)
         self._state["steps"][tracker.name] = rows[-1][0]
         write_json_durably(self._backend, _STATE, self._state)
+
+    def _begin(self, tracker: Tracker) -> None:
+        """A tracker can have less than was noted, as its buffers die with the process; and more, if that died before noting."""
+        told = tracker.begin(self._run)
+        steps = self._state["steps"]
+        if told is not None:
+            steps[tracker.name] = min(int(steps.get(tracker.name, -1)), told)
+        self._begun.add(tracker.name)
 
     def _warn(self, tracker: Tracker, error: Exception) -> None:
         if tracker.name not in self._failed:

@@ -23,7 +23,7 @@ class MLflow:
         self._run_id = ""
         self._last: dict[str, int] = {}
 
-    def begin(self, run: TrackedRun) -> None:
+    def begin(self, run: TrackedRun) -> int | None:
         """As the protocol says. The run is found by a tag, also where the process died right after making it."""
         from mlflow.tracking import MlflowClient
 
@@ -32,11 +32,11 @@ class MLflow:
         place = self._client.create_experiment(self._experiment) if experiment is None else experiment.experiment_id
         found = self._client.search_runs([place], filter_string=f"tags.`{_TOKEN}` = '{run.token}'")
         if found:
-            self._continue(found[0])
-            return
+            return self._continue(found[0])
         made = self._client.create_run(place, tags={_TOKEN: run.token}, run_name=run.name)
         self._run_id = made.info.run_id
         self._log_parameters(run.config)
+        return -1
 
     def log(self, rows: Sequence[Row]) -> None:
         """As the protocol says."""
@@ -59,12 +59,13 @@ class MLflow:
         if complete:
             self._client.set_terminated(self._run_id, "FINISHED")
 
-    def _continue(self, run: Any) -> None:
+    def _continue(self, run: Any) -> int:
         self._run_id = run.info.run_id
         self._client.update_run(self._run_id, status="RUNNING")
         for key in run.data.metrics:
             history = self._client.get_metric_history(self._run_id, key)
             self._last[key] = max((metric.step for metric in history), default=-1)
+        return max(self._last.values(), default=-1)
 
     def _log_parameters(self, config: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
