@@ -218,6 +218,25 @@ def test_mlflow_is_asked_for_what_it_has(tmp_path, variables, monkeypatch):
     assert runs[0].data.params == {"a.b": "1"}
 
 
+def test_mlflow_takes_rows_whose_names_it_would_refuse(tmp_path, variables, monkeypatch):
+    """A16: one name costs neither the rows after it nor the end of the run."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    sender = Forwarder(tmp_path, [MLflow("own")], "it", {"kwargs": {"maps[0]": 1}})
+    names = ["reward[0]", "größe: a b", "/a//b/", "../c", ".", "x" * 300]
+    write_rows(tmp_path, 1)
+    with (tmp_path / METRICS).open("a") as file:
+        file.write(json.dumps({"step": 2, **dict.fromkeys(names, 1.5)}) + "\n")
+    sender.forward(write_rows(tmp_path, 3))
+    sender.close(complete=True)
+    client, runs = in_mlflow(variables, monkeypatch, "own")
+    assert runs[0].data.params == {"kwargs.maps_0_": "1"}
+    assert [m.step for m in client.get_metric_history(runs[0].info.run_id, "x")] == [1, 3]
+    added = {"reward_0_", "größe: a b", "a/b", "__/c", "_", "x" * 250}
+    assert {step for step, key, _ in curve(client, runs[0]) if key in added} == {2}
+    assert set(runs[0].data.metrics) == {"x", "y"} | added
+
+
 @pytest.mark.parametrize("content", ["", "{}", '{"token": 1, "steps": {}}', "[1]"])
 def test_a_token_that_cannot_be_read_is_kept(tmp_path, caplog, content):
     """Nothing is lost silently: the trackers get a new run, said once, and the old file goes to the quarantine."""
