@@ -237,6 +237,18 @@ def test_mlflow_takes_rows_whose_names_it_would_refuse(tmp_path, variables, monk
     assert set(runs[0].data.metrics) == {"x", "y"} | added
 
 
+def test_mlflow_gets_the_parameters_that_a_death_kept_from_it(tmp_path, variables, monkeypatch):
+    """A16: the process died between making the run and sending them; those that are there stay as they are."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    for config in ({}, {"a": 1}, {"a": 2, "b": 3}):
+        sender = Forwarder(tmp_path, [MLflow("own")], "it", config)
+        sender.forward(write_rows(tmp_path, 1))
+        sender.close(complete=False)
+    _, runs = in_mlflow(variables, monkeypatch, "own")
+    assert [run.data.params for run in runs] == [{"a": "1", "b": "3"}]
+
+
 @pytest.mark.parametrize("content", ["", "{}", '{"token": 1, "steps": {}}', "[1]"])
 def test_a_token_that_cannot_be_read_is_kept(tmp_path, caplog, content):
     """Nothing is lost silently: the trackers get a new run, said once, and the old file goes to the quarantine."""

@@ -37,10 +37,12 @@ class MLflow:
         found = self._client.search_runs([place], filter_string=f"tags.`{_TOKEN}` = '{run.token}'")
         if found:
             self._continue(found[0])
+            # the process may have died before it had sent all of them
+            self._log_parameters(run.config, found[0].data.params)
             return max(self._last.values(), default=-1)
         made = self._client.create_run(place, tags={_TOKEN: run.token}, run_name=run.name)
         self._run_id = made.info.run_id
-        self._log_parameters(run.config)
+        self._log_parameters(run.config, {})
         return -1
 
     def log(self, rows: Sequence[Row]) -> None:
@@ -71,11 +73,12 @@ class MLflow:
             history = self._client.get_metric_history(self._run_id, key)
             self._last[key] = max((metric.step for metric in history), default=-1)
 
-    def _log_parameters(self, config: Mapping[str, Any]) -> None:
+    def _log_parameters(self, config: Mapping[str, Any], there: Mapping[str, str]) -> None:
+        """Send those that are not there: MLflow takes no other value for a parameter that it has."""
         from mlflow.entities import Param
 
         named = _with_allowed_names(_flat(config))
-        flat = [Param(key, str(value)[:_LONGEST_VALUE]) for key, value in named.items()]
+        flat = [Param(key, str(value)[:_LONGEST_VALUE]) for key, value in named.items() if key not in there]
         for start in range(0, len(flat), _MOST_PARAMETERS):
             self._client.log_batch(self._run_id, params=flat[start : start + _MOST_PARAMETERS])
 
