@@ -230,6 +230,7 @@ def test_mlflow_takes_rows_whose_names_it_would_refuse(tmp_path, variables, monk
     sender.forward(write_rows(tmp_path, 3))
     sender.close(complete=True)
     client, runs = in_mlflow(variables, monkeypatch, "own")
+    assert runs[0].info.status == "FINISHED"
     assert runs[0].data.params == {"kwargs.maps_0_": "1"}
     assert [m.step for m in client.get_metric_history(runs[0].info.run_id, "x")] == [1, 3]
     added = {"reward_0_", "größe: a b", "a/b", "__/c", "_", "x" * 250}
@@ -247,6 +248,23 @@ def test_mlflow_gets_the_parameters_that_a_death_kept_from_it(tmp_path, variable
         sender.close(complete=False)
     _, runs = in_mlflow(variables, monkeypatch, "own")
     assert [run.data.params for run in runs] == [{"a": "1", "b": "3"}]
+
+
+def test_a_run_that_lacks_rows_is_not_complete(tmp_path, caplog):
+    """A16: at the end it is tried once more."""
+    tracker = Sometimes(failures=1)
+    sender = Forwarder(tmp_path, [tracker], "it", {})
+    sender.forward(write_rows(tmp_path, 1))
+    sender.close(complete=True)
+    assert tracker.finished is True
+    assert [step for step, _ in tracker.rows] == [1]
+    assert "has not got all rows" not in caplog.text
+    tracker = Sometimes(failures=2)
+    sender = Forwarder(tmp_path, [tracker], "it", {})
+    sender.forward(write_rows(tmp_path, 2))
+    sender.close(complete=True)
+    assert tracker.finished is False
+    assert "wandb has not got all rows" in caplog.text
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"token": 1, "steps": {}}', "[1]"])

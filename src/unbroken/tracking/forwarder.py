@@ -13,6 +13,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -51,7 +52,7 @@ class Tracker(Protocol):
         ...
 
     def finish(self, complete: bool) -> None:
-        """Close the run; `complete` if it has reached its target."""
+        """Close the run; `complete` if it has reached its target and has all rows."""
         ...
 
 
@@ -131,18 +132,32 @@ class Forwarder:
             )
 
     def _work(self) -> None:
+        position = 0
         while True:
-            position, complete = self._wanted.get()
-            for tracker in self._trackers:
-                try:
-                    if complete is None:
-                        self._catch_up(tracker, position)
-                    elif tracker.name in self._begun:
-                        tracker.finish(complete)
-                except Exception as error:  # noqa: BLE001 - whatever a tracker raises, training goes on
-                    self._warn(tracker, error)
+            wanted, complete = self._wanted.get()
             if complete is not None:
-                return
+                break
+            position = wanted
+            for tracker in self._trackers:
+                self._succeeds(tracker, partial(self._catch_up, tracker, position))
+        for tracker in self._trackers:
+            self._end(tracker, position, complete)
+
+    def _end(self, tracker: Tracker, position: int, complete: bool) -> None:
+        """A run that lacks rows is not complete, whatever the training is."""
+        if complete and position and not self._succeeds(tracker, partial(self._catch_up, tracker, position)):
+            logs.LOGGER.warning("WARNING: %s has not got all rows; the next leg sends what it lacks", tracker.name)
+            complete = False
+        if tracker.name in self._begun:
+            self._succeeds(tracker, partial(tracker.finish, complete))
+
+    def _succeeds(self, tracker: Tracker, act: Callable[[], None]) -> bool:
+        try:
+            act()
+        except Exception as error:  # noqa: BLE001 - whatever a tracker raises, training goes on
+            self._warn(tracker, error)
+            return False
+        return True
 
     def _catch_up(self, tracker: Tracker, position: int) -> None:
         if tracker.name not in self._begun:
