@@ -300,6 +300,8 @@ def recorded(tmp_path_factory):
     for step in range(400):
         run.log({f"metric_{number}": step / 2 for number in range(5)}, step=step, commit=True)
     run.finish()
+    # `finish` comes back before the file is whole
+    wandb.teardown()
     (path,) = folder.rglob("*.wandb")
     return path.read_bytes()
 
