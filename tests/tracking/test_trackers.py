@@ -267,6 +267,26 @@ def test_a_run_that_lacks_rows_is_not_complete(tmp_path, caplog):
     assert "wandb has not got all rows" in caplog.text
 
 
+def test_what_was_sent_is_not_read_again(tmp_path):
+    """A16: a long run's file is not gone through at every checkpoint, and what follows is sent as ever."""
+    tracker = Sometimes()
+    sender = Forwarder(tmp_path, [tracker], "it", {})
+    sender.forward(write_rows(tmp_path, 1, 2))
+    until = time.monotonic() + 10
+    while noted(tmp_path, "wandb") < 2 and time.monotonic() < until:
+        time.sleep(0.01)
+    # the thread notes the step before the place; it has both when it has been asked for more
+    sender.forward(write_rows(tmp_path, 3))
+    while noted(tmp_path, "wandb") < 3 and time.monotonic() < until:
+        time.sleep(0.01)
+    with (tmp_path / METRICS).open("r+b") as file:
+        file.write(b"no row")
+    sender.forward(write_rows(tmp_path, 3, 4))
+    sender.close(complete=True)
+    assert [step for step, _ in tracker.rows] == [1, 2, 3, 4]
+    assert tracker.finished is True
+
+
 @pytest.mark.parametrize("content", ["", "{}", '{"token": 1, "steps": {}}', "[1]"])
 def test_a_token_that_cannot_be_read_is_kept(tmp_path, caplog, content):
     """Nothing is lost silently: the trackers get a new run, said once, and the old file goes to the quarantine."""

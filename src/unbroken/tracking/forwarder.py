@@ -86,6 +86,7 @@ class Forwarder:
         self._state = self._stored()
         self._run = TrackedRun(name, self._state["token"], config)
         self._begun: set[str] = set()
+        self._places: dict[str, int] = {}
         self._failed: set[str] = set()
         self._wanted: queue.SimpleQueue[tuple[int, bool | None]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="unbroken-trackers", daemon=True)
@@ -163,12 +164,13 @@ class Forwarder:
         if tracker.name not in self._begun:
             self._begin(tracker)
         known = int(self._state["steps"].get(tracker.name, -1))
-        rows = [(step, values) for step, values in _rows(self._path / METRICS, position) if step > known]
-        if not rows:
-            return
-        tracker.log(rows)
-        self._state["steps"][tracker.name] = rows[-1][0]
-        write_json_durably(self._backend, _STATE, self._state)
+        place = self._places.get(tracker.name, 0)
+        rows = [(step, values) for step, values in _rows(self._path / METRICS, place, position) if step > known]
+        if rows:
+            tracker.log(rows)
+            self._state["steps"][tracker.name] = rows[-1][0]
+            write_json_durably(self._backend, _STATE, self._state)
+        self._places[tracker.name] = max(place, position)
 
     def _begin(self, tracker: Tracker) -> None:
         """A tracker can have less than was noted, as its buffers die with the process; and more, if that died before noting."""
@@ -187,10 +189,11 @@ class Forwarder:
             )
 
 
-def _rows(path: Path, position: int) -> Iterator[Row]:
-    """The numbers in the metrics file up to a position, one row per step."""
+def _rows(path: Path, start: int, end: int) -> Iterator[Row]:
+    """The numbers in the metrics file between two positions, one row per step."""
     with path.open("rb") as file:
-        lines = file.read(position).splitlines()
+        file.seek(start)
+        lines = file.read(max(0, end - start)).splitlines()
     joined: dict[int, dict[str, float]] = {}
     for line in lines:
         row = json.loads(line)
