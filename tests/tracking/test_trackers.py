@@ -1,6 +1,8 @@
 """A run that was killed is one run with one curve in the user's tracker (A16), and a tracker that fails costs no training (A10)."""
 
+import importlib.util
 import json
+import sys
 import time
 from collections import Counter
 
@@ -387,3 +389,15 @@ def test_what_a_tracker_lost_is_sent_again(tmp_path, told, sent):
     sender.forward(write_rows(tmp_path, 4))
     sender.close(complete=False)
     assert [step for step, _ in tracker.rows] == sent
+
+
+def test_a_folder_of_the_name_is_no_package(tmp_path, monkeypatch):
+    """A16: W&B makes a folder `wandb` where it is used, which Python can import as an empty package."""
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "mlflow").mkdir()
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    for name in ("wandb", "mlflow"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        assert importlib.util.find_spec(name) is not None
+        with pytest.raises(UsageError, match="not installed"):
+            trackers_of(TrackingConfig(**{name: True}), tmp_path)

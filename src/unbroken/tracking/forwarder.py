@@ -62,7 +62,7 @@ def trackers_of(config: TrackingConfig, folder: Path) -> list[Tracker]:
     for name, make in _makers(config, folder).items():
         if not getattr(config, name):
             continue
-        if importlib.util.find_spec(name) is None:
+        if not _is_installed(name):
             raise UsageError(f'tracking.{name} needs a package that is not installed: pip install "unbroken[{name}]"')
         found.append(make())
     return found
@@ -74,6 +74,12 @@ def _makers(config: TrackingConfig, folder: Path) -> dict[str, Callable[[], Trac
 
     place = folder / FOLDER
     return {"wandb": lambda: WeightsAndBiases(place, config.project), "mlflow": lambda: MLflow(config.project)}
+
+
+def _is_installed(package: str) -> bool:
+    """A folder of that name without a package in it has a spec too, as the `wandb` that W&B makes in the working folder."""
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None
 
 
 class Forwarder:
