@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import signal
 import sys
 import time
 from collections import Counter
@@ -12,8 +13,8 @@ from wandb_files import history, records
 from unbroken.config import TrackingConfig
 from unbroken.errors import UsageError
 from unbroken.recording import METRICS
+from unbroken.stopping import StopNow
 from unbroken.testing.child import TrainingProcess
-from unbroken.tracking import forwarder
 from unbroken.tracking.forwarder import Forwarder, trackers_of
 from unbroken.tracking.mlflow_runs import MLflow
 from unbroken.tracking.wandb_files import last_step_on_disk
@@ -190,16 +191,66 @@ def test_only_what_is_safe_is_sent_and_what_failed_is_sent_later(tmp_path, caplo
     assert again.run.token == tracker.run.token
 
 
-def test_a_tracker_that_hangs_holds_up_nothing(tmp_path, monkeypatch, caplog):
+def test_a_tracker_that_hangs_holds_up_nothing(tmp_path, caplog):
     """A10"""
-    monkeypatch.setattr(forwarder, "_PATIENCE_SECONDS", 0.2)
     sender = Forwarder(tmp_path, [Sometimes(hangs=5.0)], "it", {})
     started = time.monotonic()
     sender.forward(write_rows(tmp_path, 1))
     assert time.monotonic() - started < 0.1
-    sender.close(complete=True)
+    assert not sender.close(complete=True, patience_seconds=0.2)
     assert time.monotonic() - started < 2.0
     assert "a tracker does not answer" in caplog.text
+
+
+def test_the_wait_for_a_tracker_ends_with_a_second_signal(tmp_path):
+    """A8: whoever waits is told so, as anywhere else."""
+    sender = Forwarder(tmp_path, [Sometimes(hangs=5.0)], "it", {})
+    sender.forward(write_rows(tmp_path, 1))
+
+    def stop(number, frame):
+        raise StopNow("SIGALRM")
+
+    earlier = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    started = time.monotonic()
+    try:
+        with pytest.raises(StopNow):
+            sender.close(complete=False)
+    finally:
+        signal.signal(signal.SIGALRM, earlier)
+    assert time.monotonic() - started < 2.0
+
+
+class NeverThere(Sometimes):
+    """A tracker that cannot be reached, or only until its end."""
+
+    def __init__(self, begins):
+        super().__init__()
+        self.begins = begins
+
+    def begin(self, run):
+        if not self.begins:
+            raise OSError("no route")
+
+    def finish(self, complete):
+        raise OSError("no route")
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_caller_is_told_whether_the_trackers_finished(tmp_path, complete):
+    """A10"""
+    end = write_rows(tmp_path, 1)
+    assert Forwarder(tmp_path, [], "it", {}).close(complete)
+    assert Forwarder(tmp_path, [Sometimes()], "it", {}).close(complete), "nothing was sent"
+    for trackers, finished in (
+        ([Sometimes()], True),
+        ([NeverThere(True), Sometimes()], False),
+        ([NeverThere(False)], False),
+    ):
+        sender = Forwarder(tmp_path, trackers, "it", {})
+        sender.forward(end)
+        assert sender.close(complete) is finished
+        assert trackers[-1].finished in (None, complete)
 
 
 def test_mlflow_is_asked_for_what_it_has(tmp_path, variables, monkeypatch):

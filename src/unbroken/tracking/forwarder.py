@@ -25,7 +25,6 @@ from unbroken.store.durable import LocalBackend, make_folder_durably, move_aside
 
 FOLDER = "tracking"
 _STATE = f"{FOLDER}/state.json"
-_PATIENCE_SECONDS = 60.0
 Row = tuple[int, dict[str, float]]
 
 
@@ -95,6 +94,7 @@ class Forwarder:
         self._places: dict[str, int] = {}
         self._failed: set[str] = set()
         self._wanted: queue.SimpleQueue[tuple[int, bool | None]] = queue.SimpleQueue()
+        self._finished = not self._trackers
         self._thread = threading.Thread(target=self._work, name="unbroken-trackers", daemon=True)
         if self._trackers:
             self._thread.start()
@@ -104,14 +104,14 @@ class Forwarder:
         if self._trackers:
             self._wanted.put((position, None))
 
-    def close(self, complete: bool) -> None:
-        """Let the trackers finish, for at most a minute."""
-        if not self._trackers or not self._thread.is_alive():
-            return
-        self._wanted.put((0, complete))
-        self._thread.join(_PATIENCE_SECONDS)
+    def close(self, complete: bool, patience_seconds: float = 60.0) -> bool:
+        """Let the trackers finish, for at most so long; returns whether all did. StopNow may end the wait."""
+        if self._thread.is_alive():
+            self._wanted.put((0, complete))
+            self._thread.join(patience_seconds)
         if self._thread.is_alive():
             logs.LOGGER.warning("WARNING: a tracker does not answer; the next leg sends what it lacks")
+        return self._finished
 
     def _stored(self) -> dict[str, Any]:
         """The token and the last step that each tracker has; made and durable before any tracker is told."""
@@ -147,16 +147,18 @@ class Forwarder:
             position = wanted
             for tracker in self._trackers:
                 self._succeeds(tracker, partial(self._catch_up, tracker, position))
-        for tracker in self._trackers:
-            self._end(tracker, position, complete)
+        # every one, also after one that failed
+        finished = [self._finishes(tracker, position, complete) for tracker in self._trackers]
+        self._finished = all(finished)
 
-    def _end(self, tracker: Tracker, position: int, complete: bool) -> None:
-        """A run that lacks rows is not complete, whatever the training is."""
+    def _finishes(self, tracker: Tracker, position: int, complete: bool) -> bool:
+        """Close the run; a run that lacks rows is not complete, whatever the training is."""
         if complete and position and not self._succeeds(tracker, partial(self._catch_up, tracker, position)):
             logs.LOGGER.warning("WARNING: %s has not got all rows; the next leg sends what it lacks", tracker.name)
             complete = False
-        if tracker.name in self._begun:
-            self._succeeds(tracker, partial(tracker.finish, complete))
+        if tracker.name not in self._begun:
+            return position == 0
+        return self._succeeds(tracker, partial(tracker.finish, complete))
 
     def _succeeds(self, tracker: Tracker, act: Callable[[], None]) -> bool:
         try:
