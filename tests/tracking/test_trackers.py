@@ -15,9 +15,10 @@ from unbroken.errors import UsageError
 from unbroken.recording import METRICS
 from unbroken.stopping import StopNow
 from unbroken.testing.child import TrainingProcess
-from unbroken.tracking.forwarder import Forwarder, trackers_of
+from unbroken.tracking.forwarder import Forwarder, TrackedRun, trackers_of
 from unbroken.tracking.mlflow_runs import MLflow
 from unbroken.tracking.wandb_files import last_step_on_disk
+from unbroken.tracking.wandb_runs import WeightsAndBiases
 
 SMALL = (
     "--set", "hyperparameters.n_steps=64", "--set", "hyperparameters.batch_size=64", "--set", "self_test=false",
@@ -416,6 +417,31 @@ def test_the_newest_leg_with_a_row_tells_what_wandb_has(tmp_path, recorded):
     assert last_step_on_disk(tmp_path, "other") is None
     (tmp_path / "wandb" / "offline-run-20260105_000000-token" / "run-token.wandb").mkdir(parents=True)
     assert last_step_on_disk(tmp_path, "token") is None
+
+
+class Online:
+    """As much of W&B's run at its service as is used; `step` is the one after the last."""
+
+    offline = False
+
+    def __init__(self, step):
+        self.step = step
+        self.rows = []
+
+    def log(self, values, step, commit):
+        self.rows.append(step)
+
+
+@pytest.mark.parametrize(("there", "sent"), [(0, [1, 2, 3]), (3, [3])])
+def test_the_service_of_wandb_tells_what_it_has(tmp_path, monkeypatch, there, sent):
+    """A16: of a run that is resumed online, and what it has is left out."""
+    online = Online(there)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setattr("wandb.init", lambda **asked: online)
+    tracker = WeightsAndBiases(tmp_path, "own")
+    assert tracker.begin(TrackedRun("it", "token", {})) == there - 1
+    tracker.log([(step, {"x": 1.0}) for step in (1, 2, 3)])
+    assert online.rows == sent
 
 
 class Told(Sometimes):
