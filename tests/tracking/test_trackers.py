@@ -415,6 +415,9 @@ def test_the_newest_leg_with_a_row_tells_what_wandb_has(tmp_path, recorded):
     place_leg(tmp_path, "run-20260102_000000-token", recorded[: len(recorded) // 2])
     assert 0 < last_step_on_disk(tmp_path, "token") < 399
     assert last_step_on_disk(tmp_path, "other") is None
+    # W&B's link to the newest leg is no leg of its own
+    (tmp_path / "wandb" / "latest-run").symlink_to("run-20260104_000000-token")
+    assert 0 < last_step_on_disk(tmp_path, "token") < 399
     (tmp_path / "wandb" / "offline-run-20260105_000000-token" / "run-token.wandb").mkdir(parents=True)
     assert last_step_on_disk(tmp_path, "token") is None
 

@@ -21,7 +21,7 @@ def last_step_on_disk(folder: Path, run_id: str) -> int | None:
 
     Every leg has a file of its own and goes on where those before it ended: the newest that has a step has the last.
     """
-    paths = sorted(folder.glob(f"wandb/*/run-{run_id}.wandb"), key=_moment, reverse=True)
+    paths = sorted(folder.glob(f"wandb/*run-[0-9]*/run-{run_id}.wandb"), key=_moment, reverse=True)
     try:
         found = (_last_step(path) for path in paths)
         return next((step for step in found if step is not None), -1 if paths else None)
