@@ -1,6 +1,9 @@
 """A run that was killed is one run with one curve in the user's tracker (A16), and a tracker that fails costs no training (A10)."""
 
+import importlib.util
 import json
+import signal
+import sys
 import time
 from collections import Counter
 
@@ -10,10 +13,12 @@ from wandb_files import history, records
 from unbroken.config import TrackingConfig
 from unbroken.errors import UsageError
 from unbroken.recording import METRICS
+from unbroken.stopping import StopNow
 from unbroken.testing.child import TrainingProcess
-from unbroken.tracking import forwarder
-from unbroken.tracking.forwarder import Forwarder, trackers_of
+from unbroken.tracking.forwarder import Forwarder, TrackedRun, trackers_of
 from unbroken.tracking.mlflow_runs import MLflow
+from unbroken.tracking.wandb_files import last_step_on_disk
+from unbroken.tracking.wandb_runs import WeightsAndBiases
 
 SMALL = (
     "--set", "hyperparameters.n_steps=64", "--set", "hyperparameters.batch_size=64", "--set", "self_test=false",
@@ -77,16 +82,36 @@ def curve(client, run):
     return sorted((metric.step, metric.key, metric.value) for one in found for metric in one)
 
 
+def noted(run, tracker):
+    """The last step that the run says it has sent."""
+    path = run / "tracking" / "state.json"
+    return json.loads(path.read_text("utf-8"))["steps"].get(tracker, -1) if path.exists() else -1
+
+
+def killed_after_sending(process, run, step, seconds):
+    with process:
+        until = time.monotonic() + 60
+        while noted(run, "wandb") < step:
+            assert process.running, process.last_lines()
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        time.sleep(seconds)
+    # W&B's service ends with the training, and could still write what it has
+    time.sleep(1.0)
+
+
 def test_a_killed_run_is_one_run_with_one_curve(tmp_path, variables, monkeypatch):
-    """A16: killed twice after checkpoints, then trained to its target: no row twice, none missing, in either tracker."""
-    for _ in range(2):
-        with training(tmp_path, variables, *BOTH, "--steps", "1024") as process:
-            assert process.wait_for("Saved ", 60), process.last_lines()
-            time.sleep(1.0)
-    completed(training(tmp_path, variables, *BOTH, "--steps", "1024"))
+    """A16: killed twice while W&B's service had rows that were not in its file: no row twice, none missing, in either tracker."""
     run = tmp_path / "runs" / "it"
+    lost = []
+    for step, seconds in ((300, 0.0), (1500, 1.5)):
+        killed_after_sending(training(tmp_path, variables, *BOTH, "--steps", "200000"), run, step, seconds)
+        lost.append(noted(run, "wandb") - max((step for step, _, _ in in_wandb(run)[0]), default=-1))
+    assert max(lost) > 0
+    target = noted(run, "wandb") + 1024
+    completed(training(tmp_path, variables, *BOTH, "--steps", str(target)))
     wanted = expected(run)
-    assert max(step for step, _, _ in wanted) >= 1024
+    assert max(step for step, _, _ in wanted) >= target
     found, ids = in_wandb(run)
     assert [place for place, count in Counter((step, key) for step, key, _ in found).items() if count > 1] == []
     assert found == wanted
@@ -167,16 +192,66 @@ def test_only_what_is_safe_is_sent_and_what_failed_is_sent_later(tmp_path, caplo
     assert again.run.token == tracker.run.token
 
 
-def test_a_tracker_that_hangs_holds_up_nothing(tmp_path, monkeypatch, caplog):
+def test_a_tracker_that_hangs_holds_up_nothing(tmp_path, caplog):
     """A10"""
-    monkeypatch.setattr(forwarder, "_PATIENCE_SECONDS", 0.2)
     sender = Forwarder(tmp_path, [Sometimes(hangs=5.0)], "it", {})
     started = time.monotonic()
     sender.forward(write_rows(tmp_path, 1))
     assert time.monotonic() - started < 0.1
-    sender.close(complete=True)
+    assert not sender.close(complete=True, patience_seconds=0.2)
     assert time.monotonic() - started < 2.0
     assert "a tracker does not answer" in caplog.text
+
+
+def test_the_wait_for_a_tracker_ends_with_a_second_signal(tmp_path):
+    """A8: whoever waits is told so, as anywhere else."""
+    sender = Forwarder(tmp_path, [Sometimes(hangs=5.0)], "it", {})
+    sender.forward(write_rows(tmp_path, 1))
+
+    def stop(number, frame):
+        raise StopNow("SIGALRM")
+
+    earlier = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    started = time.monotonic()
+    try:
+        with pytest.raises(StopNow):
+            sender.close(complete=False)
+    finally:
+        signal.signal(signal.SIGALRM, earlier)
+    assert time.monotonic() - started < 2.0
+
+
+class NeverThere(Sometimes):
+    """A tracker that cannot be reached, or only until its end."""
+
+    def __init__(self, begins):
+        super().__init__()
+        self.begins = begins
+
+    def begin(self, run):
+        if not self.begins:
+            raise OSError("no route")
+
+    def finish(self, complete):
+        raise OSError("no route")
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_caller_is_told_whether_the_trackers_finished(tmp_path, complete):
+    """A10"""
+    end = write_rows(tmp_path, 1)
+    assert Forwarder(tmp_path, [], "it", {}).close(complete)
+    assert Forwarder(tmp_path, [Sometimes()], "it", {}).close(complete), "nothing was sent"
+    for trackers, finished in (
+        ([Sometimes()], True),
+        ([NeverThere(True), Sometimes()], False),
+        ([NeverThere(False)], False),
+    ):
+        sender = Forwarder(tmp_path, trackers, "it", {})
+        sender.forward(end)
+        assert sender.close(complete) is finished
+        assert trackers[-1].finished in (None, complete)
 
 
 def test_mlflow_is_asked_for_what_it_has(tmp_path, variables, monkeypatch):
@@ -195,6 +270,75 @@ def test_mlflow_is_asked_for_what_it_has(tmp_path, variables, monkeypatch):
     assert len(runs) == 1
     assert [(m.step, m.value) for m in client.get_metric_history(runs[0].info.run_id, "x")] == [(1, 0.5), (2, 1.0)]
     assert runs[0].data.params == {"a.b": "1"}
+
+
+def test_mlflow_takes_rows_whose_names_it_would_refuse(tmp_path, variables, monkeypatch):
+    """A16: one name costs neither the rows after it nor the end of the run."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    sender = Forwarder(tmp_path, [MLflow("own")], "it", {"kwargs": {"maps[0]": 1}})
+    names = ["reward[0]", "größe: a b", "/a//b/", "../c", ".", "x" * 300]
+    write_rows(tmp_path, 1)
+    with (tmp_path / METRICS).open("a") as file:
+        file.write(json.dumps({"step": 2, **dict.fromkeys(names, 1.5)}) + "\n")
+    sender.forward(write_rows(tmp_path, 3))
+    sender.close(complete=True)
+    client, runs = in_mlflow(variables, monkeypatch, "own")
+    assert runs[0].info.status == "FINISHED"
+    assert runs[0].data.params == {"kwargs.maps_0_": "1"}
+    assert [m.step for m in client.get_metric_history(runs[0].info.run_id, "x")] == [1, 3]
+    added = {"reward_0_", "größe: a b", "a/b", "__/c", "_", "x" * 250}
+    assert {step for step, key, _ in curve(client, runs[0]) if key in added} == {2}
+    assert set(runs[0].data.metrics) == {"x", "y"} | added
+
+
+def test_mlflow_gets_the_parameters_that_a_death_kept_from_it(tmp_path, variables, monkeypatch):
+    """A16: the process died between making the run and sending them; those that are there stay as they are."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    for config in ({}, {"a": 1}, {"a": 2, "b": 3}):
+        sender = Forwarder(tmp_path, [MLflow("own")], "it", config)
+        sender.forward(write_rows(tmp_path, 1))
+        sender.close(complete=False)
+    _, runs = in_mlflow(variables, monkeypatch, "own")
+    assert [run.data.params for run in runs] == [{"a": "1", "b": "3"}]
+
+
+def test_a_run_that_lacks_rows_is_not_complete(tmp_path, caplog):
+    """A16: at the end it is tried once more."""
+    tracker = Sometimes(failures=1)
+    sender = Forwarder(tmp_path, [tracker], "it", {})
+    sender.forward(write_rows(tmp_path, 1))
+    sender.close(complete=True)
+    assert tracker.finished is True
+    assert [step for step, _ in tracker.rows] == [1]
+    assert "has not got all rows" not in caplog.text
+    tracker = Sometimes(failures=2)
+    sender = Forwarder(tmp_path, [tracker], "it", {})
+    sender.forward(write_rows(tmp_path, 2))
+    sender.close(complete=True)
+    assert tracker.finished is False
+    assert "wandb has not got all rows" in caplog.text
+
+
+def test_what_was_sent_is_not_read_again(tmp_path):
+    """A16: a long run's file is not gone through at every checkpoint, and what follows is sent as ever."""
+    tracker = Sometimes()
+    sender = Forwarder(tmp_path, [tracker], "it", {})
+    sender.forward(write_rows(tmp_path, 1, 2))
+    until = time.monotonic() + 10
+    while noted(tmp_path, "wandb") < 2 and time.monotonic() < until:
+        time.sleep(0.01)
+    # the thread notes the step before the place; it has both when it has been asked for more
+    sender.forward(write_rows(tmp_path, 3))
+    while noted(tmp_path, "wandb") < 3 and time.monotonic() < until:
+        time.sleep(0.01)
+    with (tmp_path / METRICS).open("r+b") as file:
+        file.write(b"no row")
+    sender.forward(write_rows(tmp_path, 3, 4))
+    sender.close(complete=True)
+    assert [step for step, _ in tracker.rows] == [1, 2, 3, 4]
+    assert tracker.finished is True
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"token": 1, "steps": {}}', "[1]"])
@@ -217,3 +361,123 @@ def test_a_missing_package_is_said_with_the_way_out(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r'pip install "unbroken\[mlflow\]"'):
         trackers_of(TrackingConfig(mlflow=True), tmp_path)
     assert trackers_of(TrackingConfig(), tmp_path) == []
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """The content of a file of W&B with a row for each of 400 steps, in more than one block."""
+    import wandb
+
+    folder = tmp_path_factory.mktemp("recorded")
+    settings = wandb.Settings(silent=True, console="off", disable_git=True, disable_code=True)
+    run = wandb.init(mode="offline", id="token", dir=str(folder), settings=settings)
+    for step in range(400):
+        run.log({f"metric_{number}": step / 2 for number in range(5)}, step=step, commit=True)
+    run.finish()
+    # `finish` comes back before the file is whole
+    wandb.teardown()
+    (path,) = folder.rglob("*.wandb")
+    return path.read_bytes()
+
+
+def place_leg(folder, name, content):
+    path = folder / "wandb" / name / "run-token.wandb"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("missing", [0, 1, 3000, 32768, 60000])
+def test_a_torn_file_of_wandb_tells_what_it_has(tmp_path, recorded, missing):
+    """A10: the file of a leg that was killed ends anywhere."""
+    place_leg(tmp_path, "offline-run-20260102_000000-token", recorded[: len(recorded) - missing])
+    (path,) = tmp_path.rglob("*.wandb")
+    there = max(step for step, _, _ in history(path))
+    assert last_step_on_disk(tmp_path, "token") == there
+    assert (there == 399) is (missing < 3000)
+
+
+def test_a_file_of_wandb_that_is_damaged_counts_up_to_there(tmp_path, recorded):
+    """A10: what can no longer be read is sent again."""
+    half = len(recorded) // 2
+    place_leg(
+        tmp_path, "offline-run-20260102_000000-token", recorded[:half] + b"\\xff" * 4096 + recorded[half + 4096 :]
+    )
+    assert 0 < last_step_on_disk(tmp_path, "token") < 399
+
+
+def test_the_newest_leg_with_a_row_tells_what_wandb_has(tmp_path, recorded):
+    """A16: legs that were killed before their first row was written have a file without one."""
+    assert last_step_on_disk(tmp_path, "token") is None
+    place_leg(tmp_path, "offline-run-20260103_000000-token", recorded[:7])
+    place_leg(tmp_path, "run-20260104_000000-token", b"")
+    assert last_step_on_disk(tmp_path, "token") == -1
+    place_leg(tmp_path, "offline-run-20260101_000000-token", recorded)
+    place_leg(tmp_path, "run-20260102_000000-token", recorded[: len(recorded) // 2])
+    assert 0 < last_step_on_disk(tmp_path, "token") < 399
+    assert last_step_on_disk(tmp_path, "other") is None
+    # W&B's link to the newest leg is no leg of its own
+    (tmp_path / "wandb" / "latest-run").symlink_to("run-20260104_000000-token")
+    assert 0 < last_step_on_disk(tmp_path, "token") < 399
+    (tmp_path / "wandb" / "offline-run-20260105_000000-token" / "run-token.wandb").mkdir(parents=True)
+    assert last_step_on_disk(tmp_path, "token") is None
+
+
+class Online:
+    """As much of W&B's run at its service as is used; `step` is the one after the last."""
+
+    offline = False
+
+    def __init__(self, step):
+        self.step = step
+        self.rows = []
+
+    def log(self, values, step, commit):
+        self.rows.append(step)
+
+
+@pytest.mark.parametrize(("there", "sent"), [(0, [1, 2, 3]), (3, [3])])
+def test_the_service_of_wandb_tells_what_it_has(tmp_path, monkeypatch, there, sent):
+    """A16: of a run that is resumed online, and what it has is left out."""
+    online = Online(there)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setattr("wandb.init", lambda **asked: online)
+    tracker = WeightsAndBiases(tmp_path, "own")
+    assert tracker.begin(TrackedRun("it", "token", {})) == there - 1
+    tracker.log([(step, {"x": 1.0}) for step in (1, 2, 3)])
+    assert online.rows == sent
+
+
+class Told(Sometimes):
+    """A tracker that tells what it has."""
+
+    def __init__(self, last):
+        super().__init__()
+        self.last = last
+
+    def begin(self, run):
+        return self.last
+
+
+@pytest.mark.parametrize(("told", "sent"), [(None, [4]), (-1, [1, 2, 3, 4]), (1, [2, 3, 4]), (3, [4]), (9, [4])])
+def test_what_a_tracker_lost_is_sent_again(tmp_path, told, sent):
+    """A16: noted are three steps."""
+    sender = Forwarder(tmp_path, [Sometimes()], "it", {})
+    sender.forward(write_rows(tmp_path, 1, 2, 3))
+    sender.close(complete=False)
+    tracker = Told(told)
+    sender = Forwarder(tmp_path, [tracker], "it", {})
+    sender.forward(write_rows(tmp_path, 4))
+    sender.close(complete=False)
+    assert [step for step, _ in tracker.rows] == sent
+
+
+def test_a_folder_of_the_name_is_no_package(tmp_path, monkeypatch):
+    """A16: W&B makes a folder `wandb` where it is used, which Python can import as an empty package."""
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "mlflow").mkdir()
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    for name in ("wandb", "mlflow"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        assert importlib.util.find_spec(name) is not None
+        with pytest.raises(UsageError, match="not installed"):
+            trackers_of(TrackingConfig(**{name: True}), tmp_path)

@@ -13,6 +13,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +25,6 @@ from unbroken.store.durable import LocalBackend, make_folder_durably, move_aside
 
 FOLDER = "tracking"
 _STATE = f"{FOLDER}/state.json"
-_PATIENCE_SECONDS = 60.0
 Row = tuple[int, dict[str, float]]
 
 
@@ -42,8 +42,8 @@ class Tracker(Protocol):
 
     name: str
 
-    def begin(self, run: TrackedRun) -> None:
-        """Open the run of this token, or make it."""
+    def begin(self, run: TrackedRun) -> int | None:
+        """Open the run of this token, or make it. Returns the last step that it has, -1 if none; None if it cannot tell."""
         ...
 
     def log(self, rows: Sequence[Row]) -> None:
@@ -51,7 +51,7 @@ class Tracker(Protocol):
         ...
 
     def finish(self, complete: bool) -> None:
-        """Close the run; `complete` if it has reached its target."""
+        """Close the run; `complete` if it has reached its target and has all rows."""
         ...
 
 
@@ -61,7 +61,7 @@ def trackers_of(config: TrackingConfig, folder: Path) -> list[Tracker]:
     for name, make in _makers(config, folder).items():
         if not getattr(config, name):
             continue
-        if importlib.util.find_spec(name) is None:
+        if not _is_installed(name):
             raise UsageError(f'tracking.{name} needs a package that is not installed: pip install "unbroken[{name}]"')
         found.append(make())
     return found
@@ -75,6 +75,12 @@ def _makers(config: TrackingConfig, folder: Path) -> dict[str, Callable[[], Trac
     return {"wandb": lambda: WeightsAndBiases(place, config.project), "mlflow": lambda: MLflow(config.project)}
 
 
+def _is_installed(package: str) -> bool:
+    """A folder of that name without a package in it has a spec too, as the `wandb` that W&B makes in the working folder."""
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None
+
+
 class Forwarder:
     """Brings trackers up to date after each commit. `forward` may be called from any thread, `close` once."""
 
@@ -85,8 +91,10 @@ class Forwarder:
         self._state = self._stored()
         self._run = TrackedRun(name, self._state["token"], config)
         self._begun: set[str] = set()
+        self._places: dict[str, int] = {}
         self._failed: set[str] = set()
         self._wanted: queue.SimpleQueue[tuple[int, bool | None]] = queue.SimpleQueue()
+        self._finished = not self._trackers
         self._thread = threading.Thread(target=self._work, name="unbroken-trackers", daemon=True)
         if self._trackers:
             self._thread.start()
@@ -96,14 +104,14 @@ class Forwarder:
         if self._trackers:
             self._wanted.put((position, None))
 
-    def close(self, complete: bool) -> None:
-        """Let the trackers finish, for at most a minute."""
-        if not self._trackers or not self._thread.is_alive():
-            return
-        self._wanted.put((0, complete))
-        self._thread.join(_PATIENCE_SECONDS)
+    def close(self, complete: bool, patience_seconds: float = 60.0) -> bool:
+        """Let the trackers finish, for at most so long; returns whether all did. StopNow may end the wait."""
+        if self._thread.is_alive():
+            self._wanted.put((0, complete))
+            self._thread.join(patience_seconds)
         if self._thread.is_alive():
             logs.LOGGER.warning("WARNING: a tracker does not answer; the next leg sends what it lacks")
+        return self._finished
 
     def _stored(self) -> dict[str, Any]:
         """The token and the last step that each tracker has; made and durable before any tracker is told."""
@@ -131,30 +139,54 @@ class Forwarder:
             )
 
     def _work(self) -> None:
+        position = 0
         while True:
-            position, complete = self._wanted.get()
-            for tracker in self._trackers:
-                try:
-                    if complete is None:
-                        self._catch_up(tracker, position)
-                    elif tracker.name in self._begun:
-                        tracker.finish(complete)
-                except Exception as error:  # noqa: BLE001 - whatever a tracker raises, training goes on
-                    self._warn(tracker, error)
+            wanted, complete = self._wanted.get()
             if complete is not None:
-                return
+                break
+            position = wanted
+            for tracker in self._trackers:
+                self._succeeds(tracker, partial(self._catch_up, tracker, position))
+        # every one, also after one that failed
+        finished = [self._finishes(tracker, position, complete) for tracker in self._trackers]
+        self._finished = all(finished)
+
+    def _finishes(self, tracker: Tracker, position: int, complete: bool) -> bool:
+        """Close the run; a run that lacks rows is not complete, whatever the training is."""
+        if complete and position and not self._succeeds(tracker, partial(self._catch_up, tracker, position)):
+            logs.LOGGER.warning("WARNING: %s has not got all rows; the next leg sends what it lacks", tracker.name)
+            complete = False
+        if tracker.name not in self._begun:
+            return position == 0
+        return self._succeeds(tracker, partial(tracker.finish, complete))
+
+    def _succeeds(self, tracker: Tracker, act: Callable[[], None]) -> bool:
+        try:
+            act()
+        except Exception as error:  # noqa: BLE001 - whatever a tracker raises, training goes on
+            self._warn(tracker, error)
+            return False
+        return True
 
     def _catch_up(self, tracker: Tracker, position: int) -> None:
         if tracker.name not in self._begun:
-            tracker.begin(self._run)
-            self._begun.add(tracker.name)
+            self._begin(tracker)
         known = int(self._state["steps"].get(tracker.name, -1))
-        rows = [(step, values) for step, values in _rows(self._path / METRICS, position) if step > known]
-        if not rows:
-            return
-        tracker.log(rows)
-        self._state["steps"][tracker.name] = rows[-1][0]
-        write_json_durably(self._backend, _STATE, self._state)
+        place = self._places.get(tracker.name, 0)
+        rows = [(step, values) for step, values in _rows(self._path / METRICS, place, position) if step > known]
+        if rows:
+            tracker.log(rows)
+            self._state["steps"][tracker.name] = rows[-1][0]
+            write_json_durably(self._backend, _STATE, self._state)
+        self._places[tracker.name] = max(place, position)
+
+    def _begin(self, tracker: Tracker) -> None:
+        """A tracker can have less than was noted, as its buffers die with the process; and more, if that died before noting."""
+        told = tracker.begin(self._run)
+        steps = self._state["steps"]
+        if told is not None:
+            steps[tracker.name] = min(int(steps.get(tracker.name, -1)), told)
+        self._begun.add(tracker.name)
 
     def _warn(self, tracker: Tracker, error: Exception) -> None:
         if tracker.name not in self._failed:
@@ -165,10 +197,11 @@ class Forwarder:
             )
 
 
-def _rows(path: Path, position: int) -> Iterator[Row]:
-    """The numbers in the metrics file up to a position, one row per step."""
+def _rows(path: Path, start: int, end: int) -> Iterator[Row]:
+    """The numbers in the metrics file between two positions, one row per step."""
     with path.open("rb") as file:
-        lines = file.read(position).splitlines()
+        file.seek(start)
+        lines = file.read(max(0, end - start)).splitlines()
     joined: dict[int, dict[str, float]] = {}
     for line in lines:
         row = json.loads(line)

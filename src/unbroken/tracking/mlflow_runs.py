@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +12,8 @@ from unbroken.tracking.forwarder import Row, TrackedRun
 
 _TOKEN = "unbroken.token"
 _MOST_METRICS, _MOST_PARAMETERS = 1000, 100
+_LONGEST_NAME, _LONGEST_VALUE = 250, 500
+_NOT_ALLOWED = re.compile(r"[^\w.\- :/]")
 
 
 class MLflow:
@@ -23,7 +27,7 @@ class MLflow:
         self._run_id = ""
         self._last: dict[str, int] = {}
 
-    def begin(self, run: TrackedRun) -> None:
+    def begin(self, run: TrackedRun) -> int | None:
         """As the protocol says. The run is found by a tag, also where the process died right after making it."""
         from mlflow.tracking import MlflowClient
 
@@ -33,10 +37,13 @@ class MLflow:
         found = self._client.search_runs([place], filter_string=f"tags.`{_TOKEN}` = '{run.token}'")
         if found:
             self._continue(found[0])
-            return
+            # the process may have died before it had sent all of them
+            self._log_parameters(run.config, found[0].data.params)
+            return max(self._last.values(), default=-1)
         made = self._client.create_run(place, tags={_TOKEN: run.token}, run_name=run.name)
         self._run_id = made.info.run_id
-        self._log_parameters(run.config)
+        self._log_parameters(run.config, {})
+        return -1
 
     def log(self, rows: Sequence[Row]) -> None:
         """As the protocol says."""
@@ -46,7 +53,7 @@ class MLflow:
         metrics = [
             Metric(key, value, now, step)
             for step, values in rows
-            for key, value in values.items()
+            for key, value in _with_allowed_names(values).items()
             if step > self._last.get(key, -1)
         ]
         for start in range(0, len(metrics), _MOST_METRICS):
@@ -66,12 +73,25 @@ class MLflow:
             history = self._client.get_metric_history(self._run_id, key)
             self._last[key] = max((metric.step for metric in history), default=-1)
 
-    def _log_parameters(self, config: Mapping[str, Any]) -> None:
+    def _log_parameters(self, config: Mapping[str, Any], there: Mapping[str, str]) -> None:
+        """Send those that are not there: MLflow takes no other value for a parameter that it has."""
         from mlflow.entities import Param
 
-        flat = [Param(key, str(value)[:500]) for key, value in _flat(config).items()]
+        named = _with_allowed_names(_flat(config))
+        flat = [Param(key, str(value)[:_LONGEST_VALUE]) for key, value in named.items() if key not in there]
         for start in range(0, len(flat), _MOST_PARAMETERS):
             self._client.log_batch(self._run_id, params=flat[start : start + _MOST_PARAMETERS])
+
+
+def _with_allowed_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """MLflow refuses a whole batch for one name that it does not take; of names that become the same, the last stays."""
+    return {_allowed_name(key): value for key, value in values.items()}
+
+
+def _allowed_name(name: str) -> str:
+    """Names are paths too in MLflow: relative ones, in their shortest form."""
+    path = posixpath.normpath(_NOT_ALLOWED.sub("_", name)[:_LONGEST_NAME]).lstrip("/")
+    return "_" if path in ("", ".") else re.sub(r"^\.\.", "__", path)
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,6 +10,9 @@ from typing import Any
 
 from unbroken import logs
 from unbroken.tracking.forwarder import Row, TrackedRun
+from unbroken.tracking.wandb_files import last_step_on_disk
+
+_WRITE_INTERVAL, _WRITE_SECONDS = "x_transaction_log_flush_interval", 1.0
 
 
 class WeightsAndBiases:
@@ -21,12 +24,15 @@ class WeightsAndBiases:
         self._folder = folder
         self._project = project
         self._run: Any = None
+        self._last = -1
 
-    def begin(self, run: TrackedRun) -> None:
+    def begin(self, run: TrackedRun) -> int | None:
         """As the protocol says. Nothing of the console, the code or the repository is recorded."""
         import wandb
 
         self._folder.mkdir(parents=True, exist_ok=True)
+        # before W&B makes the file of this leg
+        on_disk = last_step_on_disk(self._folder, run.token)
         self._run = wandb.init(
             project=self._project,
             id=run.token,
@@ -35,18 +41,30 @@ class WeightsAndBiases:
             dir=str(self._folder),
             config=dict(run.config),
             mode=_mode(),
-            settings=wandb.Settings(silent=True, console="off", disable_git=True, disable_code=True),
+            settings=_settings(),
         )
+        told = on_disk if self._run.offline else int(self._run.step) - 1
+        self._last = -1 if told is None else told
+        return told
 
     def log(self, rows: Sequence[Row]) -> None:
-        """As the protocol says; the service passes over steps that it has."""
+        """As the protocol says. W&B keeps a row back until the next one comes, unless told to commit it."""
         for step, values in rows:
-            if step >= self._run.step:
-                self._run.log(values, step=step)
+            if step > self._last:
+                self._run.log(values, step=step, commit=True)
+                self._last = step
 
     def finish(self, complete: bool) -> None:
         """As the protocol says; a run that is not complete is resumed by the next leg."""
         self._run.finish(exit_code=0)
+
+
+def _settings() -> Any:
+    """W&B's service writes its file at intervals, and not at all when its parent dies: have it write soon, where it can be told."""
+    import wandb
+
+    soon: dict[str, Any] = {_WRITE_INTERVAL: _WRITE_SECONDS} if _WRITE_INTERVAL in wandb.Settings.model_fields else {}
+    return wandb.Settings(silent=True, console="off", disable_git=True, disable_code=True, **soon)
 
 
 def _mode() -> Any:
