@@ -5,6 +5,7 @@ What trains is a `learners.protocol.Learner`. Making a leg imports the libraries
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -32,6 +33,9 @@ from unbroken.stopping import BY_CALLBACK, StopNow, StopRequest, leave_process
 from unbroken.store.checkpoint_file import CheckpointFile
 from unbroken.store.repository import CheckpointRecord
 from unbroken.tracking.forwarder import Forwarder, trackers_of
+
+# for trackers at the end of a leg: they are the least that it waits for
+_PATIENCE_SECONDS, _LEAST_PATIENCE_SECONDS = 60.0, 2.0
 
 
 def learner_class(algo: str) -> Callable[[RunConfig, Strategy], Learner]:
@@ -68,6 +72,8 @@ class Leg:
         self._verdict = Verdict("auto", False)
         self._missing: list[str] = []
         self._captured: dict[str, Any] | None = None
+        # what a tracker's client may do at the end of the process is not waited for then
+        self.tracker_hangs = False
 
     def build(self, verdict: Verdict) -> None:
         """Build the training as the configuration says and restore the checkpoint into it, if there is one."""
@@ -137,15 +143,25 @@ class Leg:
         return self._finish(learner) if reached else self._stopped_by_callback(learner)
 
     def close(self) -> None:
-        """Wait for saves, close environments and files. May be called at any time."""
-        if hasattr(self, "_keeper"):
-            self._keeper.close()
-        if self._learner is not None:
-            self._learner.close()
-        if self._recorder is not None:
-            self._recorder.close()
-        if self._forwarder is not None:
-            self._forwarder.close(complete=self.step >= self.config.total_timesteps)
+        """Wait for saves; close environments, files and trackers, each whatever happens to the others. For any time."""
+        with contextlib.ExitStack() as last_first:
+            last_first.callback(self._close_trackers)
+            if self._recorder is not None:
+                last_first.callback(self._recorder.close)
+            if self._learner is not None:
+                last_first.callback(self._learner.close)
+            if hasattr(self, "_keeper"):
+                last_first.callback(self._keeper.close)
+
+    def _close_trackers(self) -> None:
+        if self._forwarder is None:
+            return
+        # until the opposite is known, also where somebody does not wait so long
+        self.tracker_hangs = True
+        patience = max(_LEAST_PATIENCE_SECONDS, min(_PATIENCE_SECONDS, self.stop.seconds_left - 1.0))
+        complete = self.step >= self.config.total_timesteps
+        self._forwarder.close(complete=complete, patience_seconds=patience)
+        self.tracker_hangs = self._forwarder.hangs
 
     def give_up(self) -> None:
         """End the process although a step has not returned: the grace time is over."""
@@ -189,6 +205,7 @@ class Leg:
         say_resumed(path, learner.step, learner.episodes, learner.mean_reward, note)
 
     def _finish(self, learner: Learner) -> str:
+        learner.ended()
         self._keeper.close()
         exported = self._exports.write_final(self.step)
         if not learner.save_end():
@@ -204,6 +221,7 @@ class Leg:
 
     def _stopped_by_callback(self, learner: Learner) -> str:
         """The training came back before the target, as it does when a callback returns False: no final model, but a checkpoint."""
+        learner.ended()
         self._keeper.close()
         self._ended_by_callback = True
         goal = self.config.total_timesteps

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,15 @@ from unbroken.request import TrainRequest, TrainWords, make_request
 from unbroken.resolving import Resolved, begun_with, named_run, resolve
 from unbroken.restoring import repeated_steps
 from unbroken.startup import paused_collection
-from unbroken.stopping import BY_CALLBACK, EXIT_BY_CALLBACK, StopNow, StopRequest, leave_process, stopped_code
+from unbroken.stopping import (
+    BY_CALLBACK,
+    EXIT_BY_CALLBACK,
+    StopNow,
+    StopRequest,
+    leave_at_once,
+    leave_process,
+    stopped_code,
+)
 from unbroken.store.checkpoint_file import CheckpointFile, CheckpointWriter, read_manifest, write_checkpoint
 from unbroken.store.lock import ExclusiveLock
 from unbroken.targets import check_target, check_wrappers
@@ -58,6 +67,7 @@ def carry(request: TrainRequest, *, hard_exit: bool) -> Outcome:
     named = begun_with(request, folder)
     check_target(named["target"])
     check_wrappers((named.get("environment") or {}).get("wrappers"))
+    hangs = False
     made = folder.prepare()
     lock, log = ExclusiveLock(folder.lock_path, folder.name), folder.log_path
     with lock, folder.removed_if_refused(made), logs.logging_to(log), logs.recording_tracebacks(log):
@@ -69,11 +79,13 @@ def carry(request: TrainRequest, *, hard_exit: bool) -> Outcome:
             # else nothing is stored: what trains nothing must not change what the run continues with
             outcome = _already_there(resolved) if there else _ended_before(resolved)
         else:
-            outcome = _carry_leg(resolved, hard_exit)
+            outcome, hangs = _carry_leg(resolved, hard_exit)
         if outcome.exit_code == 0:
             # last of all: a kill before this line leaves the promise of --more open, and its repetition adds nothing
             resolved.fulfil_promise()
-        return outcome
+    if hangs and hard_exit:
+        leave_at_once(outcome.exit_code)
+    return outcome
 
 
 def _already_there(resolved: Resolved) -> Outcome:
@@ -122,7 +134,8 @@ def _complete_final(resolved: Resolved) -> None:
     logs.checkpoint(f"Wrote {path} from the checkpoint of step {resolved.step:,}")
 
 
-def _carry_leg(resolved: Resolved, hard_exit: bool) -> Outcome:
+def _carry_leg(resolved: Resolved, hard_exit: bool) -> tuple[Outcome, bool]:
+    """Carry a leg; how it ended, and whether a tracker was left hanging."""
     # the deadline and the signals count from here, not from the end of the imports
     stop = StopRequest(resolved.config.grace_seconds, resolved.config.deadline_seconds)
     legs: list[Leg] = []
@@ -135,7 +148,10 @@ def _carry_leg(resolved: Resolved, hard_exit: bool) -> Outcome:
         logs.checkpoint(
             f"Not finished: step {step:,} of {resolved.config.total_timesteps:,}; run the same command again to continue"
         )
-    return Outcome(resolved.folder.name, resolved.folder.path, step, resolved.config.total_timesteps, code, reason)
+    hangs = any(leg.tracker_hangs for leg in legs)
+    return Outcome(
+        resolved.folder.name, resolved.folder.path, step, resolved.config.total_timesteps, code, reason
+    ), hangs
 
 
 def _has_checkpoint(resolved: Resolved, legs: list[Leg]) -> bool:
@@ -152,6 +168,8 @@ def _carry_until(resolved: Resolved, stop: StopRequest, legs: list[Leg]) -> str:
                 return reason
             # the journal led elsewhere and is put aside; the checkpoint is as good as ever
             legs.pop().close()
+            # a model is a ring of references: its buffer would stay beside that of the next
+            gc.collect()
     except StopNow as error:
         if resolved.record is None:
             logs.checkpoint(repeated_steps(0, None, str(error)))
@@ -161,8 +179,16 @@ def _carry_until(resolved: Resolved, stop: StopRequest, legs: list[Leg]) -> str:
     finally:
         if isinstance(test, SelfTest):
             test.cancel()
-        for leg in legs:
+        _close(legs)
+
+
+def _close(legs: list[Leg]) -> None:
+    for leg in legs:
+        try:
             leg.close()
+        except StopNow as error:
+            # the leg has ended, and with it what could be lost
+            logs.checkpoint(f"Not waiting any longer: {error}")
 
 
 def _driven(resolved: Resolved, stop: StopRequest, legs: list[Leg], test: SelfTest | Verdict) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -77,6 +78,14 @@ class StopRequest:
         """Seconds until the deadline, None without one."""
         return None if self._deadline is None else self._deadline - time.monotonic()
 
+    @property
+    def seconds_left(self) -> float:
+        """How long the leg may still take: without a limit while nobody has asked for its end and no deadline is set."""
+        limits = [self._deadline - time.monotonic()] if self._deadline is not None else []
+        if self.reason is not None:
+            limits.append(self.grace_seconds - self.waited_seconds)
+        return max(0.0, min(limits, default=float("inf")))
+
     @contextlib.contextmanager
     def listening(self, give_up: Callable[[], None] | None = None) -> Iterator[None]:
         """Handle signals for a while. `give_up` is called in another thread when even a blocked step outlasts the grace time."""
@@ -124,4 +133,12 @@ class StopRequest:
 def leave_process(last_words: Callable[[], str], *, has_checkpoint: bool) -> None:
     """End the process from any thread, when a step of the environment does not return: "resume me", if there is what to resume."""
     logs.checkpoint(last_words())
-    os._exit(stopped_code(has_checkpoint=has_checkpoint))
+    leave_at_once(stopped_code(has_checkpoint=has_checkpoint))
+
+
+def leave_at_once(exit_code: int) -> None:
+    """End the process without the exit handlers of libraries, one of which hangs."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(exit_code)

@@ -113,6 +113,11 @@ class Forwarder:
             logs.LOGGER.warning("WARNING: a tracker does not answer; the next leg sends what it lacks")
         return self._finished
 
+    @property
+    def hangs(self) -> bool:
+        """After `close`: whether a tracker is still at work, and may also hold up the end of the process."""
+        return self._thread.is_alive()
+
     def _stored(self) -> dict[str, Any]:
         """The token and the last step that each tracker has; made and durable before any tracker is told."""
         try:
