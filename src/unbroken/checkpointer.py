@@ -39,7 +39,7 @@ from unbroken.learners.stored import Stored, read_stored, write_state
 from unbroken.locate import repository_of
 from unbroken.metadata import leg_entry, metadata_content
 from unbroken.recording import Recorder, cut_recordings
-from unbroken.restoring import find_newest, repeated_steps
+from unbroken.restoring import find_newest, repeated_steps, require_never_saved
 from unbroken.retention.policy import KeepEvery, KeepNewest, Policy
 from unbroken.stopping import EXIT_STOPPED, StopRequest, stopped_code
 from unbroken.store.checkpoint_file import CheckpointFile, CheckpointWriter
@@ -48,6 +48,7 @@ from unbroken.store.repository import CheckpointRecord
 from unbroken.traced_loop import LoopTrace
 
 _WAYS_OUT = "give another folder to start anew, or the stored values"
+_IF_LOST = "put a good copy back there, or give another folder to start anew"
 _RESERVED = frozenset({"pytorch_variables"})
 
 
@@ -265,8 +266,9 @@ class _Loop:
     def _find(self) -> CheckpointRecord | None:
         for name in self._folder.remove_leftovers():
             logs.checkpoint(f"Removed {name}, an unfinished write of a process that was killed")
-        record = find_newest(self._repository, f"put a good copy back, or {_WAYS_OUT}")
+        record = find_newest(self._repository, _IF_LOST)
         if record is None:
+            require_never_saved(self._folder.metadata(), self._folder.name, self._folder.path / "checkpoints", _IF_LOST)
             logs.checkpoint(f"No checkpoint to restore in {self._folder.path / 'checkpoints'}: starting at step 0")
             return None
         with CheckpointFile(self._folder.backend, record.path) as file:

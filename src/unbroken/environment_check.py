@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import numpy as np
 
 from unbroken.capture.codec import digest, encode
 from unbroken.capture.environments import CaptureWrapper, Strategy, has_protocol
@@ -31,6 +34,7 @@ _MEANT_BY = {
     "replay": "actions since the last reset, repeated",
     "auto": "none that could be proved",
 }
+_OUTSIDE = ("global ", "class attribute ", "variable ")
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,13 @@ def _advice(env: CaptureWrapper) -> list[str]:
             "BipedalWalker keeps one Box2D world for all its episodes. A new world for each makes it exact by replay:",
             "  --set environment.wrappers=[unbroken.wrappers:FreshWorld]",
         ]
+    outside = [what for what in env.coverage()["not_captured"] if what.startswith(_OUTSIDE)]
+    if outside:
+        return [
+            "Only the environment itself is captured. What lies outside of it makes it exact as one of its attributes:",
+            "",
+            *(_inside(what) for what in outside),
+        ]
     if has_protocol(base):
         return [f"Its get_state/set_state leave something out: see to it in {class_name(base).replace(':', '.')}."]
     plain, opaque = _sorted_attributes(base)
@@ -163,6 +174,15 @@ def _advice(env: CaptureWrapper) -> list[str]:
         "",
         *_sketch(changing or list(plain), opaque),
     ]
+
+
+def _inside(place: str) -> str:
+    """How to bring what `coverage` names as "global module.name" or the like into the environment."""
+    owner, _, name = place.rpartition(" ")[2].rpartition(".")
+    value = getattr(sys.modules.get(owner), name, None)
+    if isinstance(value, np.random.Generator | np.random.RandomState | random.Random):
+        return f"    self.np_random in the place of {name}  # seeded by super().reset(seed=seed), and captured"
+    return f"    self.{name} = ...  # in __init__ or reset, in the place of: {place}"
 
 
 def _keeps_its_world(base: Any) -> bool:

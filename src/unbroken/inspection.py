@@ -59,18 +59,26 @@ def verify_checkpoints(runs_dir: Path, text: str) -> list[dict[str, Any]]:
     return [{"path": place.path, "valid": problem is None, "problem": problem}]
 
 
-def pack_checkpoint(runs_dir: Path, text: str, target: Path) -> int:
-    """Write a checkpoint with the segments that it needs as one file; returns its size in bytes.
+def pack_checkpoint(runs_dir: Path, text: str, target: Path) -> tuple[int, str]:
+    """Write a checkpoint with the segments that it needs as one file; returns its size in bytes, and how to go on from it.
 
-    Raises NotFound, DamagedFile, and UsageError if there is something at `target`.
+    Raises NotFound, DamagedFile, and UsageError if there is something at `target` or nothing to go on from.
     """
     place = find_checkpoint(text, runs_dir)
-    if target.suffix != ".zip" or target.exists():
-        raise UsageError(f"{target}: give the name of a new file that ends in .zip")
+    if target.exists():
+        raise UsageError(f"{target} is there already; give the name of a new file")
+    if target.suffix != ".zip":
+        raise UsageError(f"{target}: give a name that ends in .zip")
     with place.open() as file:
+        if file.manifest.get("kind") not in ("rollout", "end"):
+            raise UsageError(f"{text} is a model for use: it is one file already, and holds no state to go on from")
         file.verify()
         verify_segments(file, set())
-        return write_checkpoint(LocalBackend(target.absolute().parent), target.name, partial(pack, file)).size
+        written = write_checkpoint(LocalBackend(target.absolute().parent), target.name, partial(pack, file))
+        config = file.manifest.get("config") or {}
+    if config.get("target") == "script" or config.get("algo") == "own loop":
+        return written.size, f"your script goes on from it where it lies as {place.path} in the script's folder"
+    return written.size, f"go on from it with --checkpoint {target}"
 
 
 def compare(runs_dir: Path, first: str, second: str) -> Comparison:

@@ -25,7 +25,7 @@ from unbroken.learners.protocol import Learner, LeaveTraining, Surroundings
 from unbroken.locate import repository_of
 from unbroken.metadata import leg_entry, metadata_content
 from unbroken.progress import Progress
-from unbroken.recording import METRICS, Recorder, cut_recordings
+from unbroken.recording import EVENTS, METRICS, Recorder, cut_recordings
 from unbroken.resolving import Resolved, put_aside
 from unbroken.restoring import repeated_steps, say_resumed
 from unbroken.retention.policy import KeepEvery, KeepNewest, Policy
@@ -92,7 +92,7 @@ class Leg:
         if self.resolved.fresh:
             put_aside(self.resolved)
         self._exports = self._make_exports(learner)
-        cut_recordings(self.folder.path, self.resolved.manifest.get("logs") or {})
+        cut_recordings(self.folder.path, self._positions())
         self._recorder = Recorder(self.folder.path)
         self._forwarder = Forwarder(self.folder.path, trackers, self.folder.name, self._told_to_trackers())
         self._keeper = self._make_keeper(self._recorder)
@@ -110,6 +110,15 @@ class Leg:
         )
         self._exports.complete_best_score()
         self._restore(learner)
+
+    def _positions(self) -> Mapping[str, int]:
+        """Where the checkpoint's recordings end. A fork of a lone file has none of its parent's."""
+        stored, step = self.resolved.stored, self.resolved.step
+        begins = (stored.get("parent") or {}).get("step") == step and self.resolved.record is not None
+        if begins and not any((self.folder.path / name).exists() for name in (METRICS, EVENTS)):
+            logs.checkpoint(f"The curves before step {step:,} stayed with the parent run: these begin here")
+            return {}
+        return self.resolved.manifest.get("logs") or {}
 
     def _require_device(self) -> None:
         """Raise UsageError where a training would begin on another device than asked for; begun on a GPU, it goes on without."""

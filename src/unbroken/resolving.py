@@ -15,7 +15,7 @@ from unbroken.folder import METADATA, RunFolder
 from unbroken.forking import prepare_fork
 from unbroken.locate import repository_of, scenario_of
 from unbroken.request import TrainRequest
-from unbroken.restoring import find_newest
+from unbroken.restoring import find_newest, require_never_saved
 from unbroken.store.checkpoint_file import read_manifest
 from unbroken.store.repository import CheckpointRecord
 from unbroken.trust import require_said
@@ -218,19 +218,9 @@ def _newest(folder: RunFolder, stored: dict[str, Any], request: TrainRequest) ->
         logs.checkpoint(f"Removed {name}, an unfinished write of a process that was killed")
     newest = find_newest(repository, _WAY_OUT)
     if newest is None:
-        _require_never_saved(folder)
+        require_never_saved(folder.metadata(), folder.name, folder.path / "checkpoints", _WAY_OUT)
         _say_from_zero(folder)
     return newest
-
-
-def _require_never_saved(folder: RunFolder) -> None:
-    """Raise DamagedFile if the metadata tells of checkpoints that are gone: moved to quarantine earlier, or lost."""
-    reached = folder.metadata().get("total_timesteps_completed")
-    if isinstance(reached, int) and reached > 0:
-        raise DamagedFile(
-            f"run {folder.name!r} had reached step {reached:,}, says {METADATA}, and no checkpoint of it is left in "
-            f"{folder.path / 'checkpoints'}; {_WAY_OUT}"
-        )
 
 
 def _say_from_zero(folder: RunFolder) -> None:

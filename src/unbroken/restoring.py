@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from unbroken import logs
 from unbroken.errors import DamagedFile, StorageError
@@ -31,6 +33,15 @@ def find_newest(repository: CheckpointRepository, way_out: str | None = None) ->
     return newest
 
 
+def require_never_saved(metadata: Mapping[str, Any], name: str, place: Path, way_out: str) -> None:
+    """Raise DamagedFile if the metadata tells of checkpoints that are gone: moved to quarantine earlier, or lost."""
+    reached = metadata.get("total_timesteps_completed")
+    if isinstance(reached, int) and reached > 0:
+        raise DamagedFile(
+            f"{name!r} had reached step {reached:,}, says its metadata, and no checkpoint of it is left in {place}; {way_out}"
+        )
+
+
 def _refuse(skipped: list[CheckpointRecord], way_out: str) -> None:
     ours = ", ".join(record.name for record in skipped if not record.foreign)
     unreadable = [record for record in skipped if record.unreadable]
@@ -39,7 +50,7 @@ def _refuse(skipped: list[CheckpointRecord], way_out: str) -> None:
             f"no checkpoint can be used: {unreadable[0].problem}; run the same command again when it can"
         )
     if ours:
-        raise DamagedFile(f"no checkpoint can be used: {ours} (damaged; the files were kept); {way_out}")
+        raise DamagedFile(f"no checkpoint can be used: {ours} (damaged; they were kept, in quarantine/); {way_out}")
 
 
 def say_resumed(path: Path, step: int, episodes: int, mean_reward: float | None, note: str = "") -> None:

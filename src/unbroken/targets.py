@@ -157,6 +157,8 @@ def _registered(target: str, options: dict[str, Any]) -> Any:
         ) from error
     except gymnasium.error.Error as error:
         raise _unknown(target, error) from error
+    except ModuleNotFoundError as error:
+        raise MissingExtra(f"environment {target!r} needs the package {error.name!r}: pip install it") from error
 
 
 def _unknown(target: str, error: Exception) -> UnknownTarget | MissingExtra:

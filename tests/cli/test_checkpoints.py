@@ -219,3 +219,28 @@ def test_in_a_real_process(trained, unbroken):
     """Issue 2: standard output is JSON and nothing else; the exit code is the verdict."""
     ended = unbroken("checkpoints", "list", "one", "--runs-dir", trained, "--json")
     assert (ended.code, ended.err, len(json.loads(ended.out))) == (0, "", 4)
+
+
+def test_packed_is_only_what_can_be_continued(checkpoints, tmp_path):
+    """Issue 3: a model for use is one file as it is, and nothing is overwritten."""
+    refused = checkpoints("pack", "one@best", str(tmp_path / "best.zip"))
+    assert refused.code == 2
+    assert "one@best is a model for use" in refused.err
+    assert not (tmp_path / "best.zip").exists()
+    packed = checkpoints("pack", "one", str(tmp_path / "one.zip"))
+    assert f"go on from it with --checkpoint {tmp_path / 'one.zip'}" in packed.out
+    again = checkpoints("pack", "one", str(tmp_path / "one.zip"))
+    assert again.code == 2
+    assert "is there already" in again.err
+
+
+def test_a_fork_of_a_lone_file_says_that_its_curves_begin_there(checkpoints, tmp_path, capsys):
+    """A16, "Lone zip": the parent's rows are not in the file, which is said once and is no warning."""
+    checkpoints("pack", "one@256", str(tmp_path / "one.zip"))
+    words = {"checkpoint": str(tmp_path / "one.zip"), "runs_dir": tmp_path / "elsewhere", "run": "fork", "steps": 384}
+    assert package.train(**words).exit_code == 0
+    out = capsys.readouterr().out
+    assert out.count("The curves before step 256 stayed with the parent run: these begin here") == 1
+    assert "rows are missing" not in out
+    rows = (tmp_path / "elsewhere" / "fork" / "logs" / "metrics.jsonl").read_text("utf-8").splitlines()
+    assert next(json.loads(row)["step"] for row in rows) > 256

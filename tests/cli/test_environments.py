@@ -44,6 +44,30 @@ class Opaque(CartPoleEnv):
 
 class Mended(Opaque):
     SKETCH
+
+
+rng = np.random.default_rng(0)
+counts = {"steps": 0}
+
+
+class Outside(CartPoleEnv):
+    def step(self, action):
+        counts["steps"] += 1
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, reward + rng.random() + counts["steps"], terminated, truncated, info
+
+
+class Inside(CartPoleEnv):
+    """As the advice has it."""
+
+    def reset(self, *, seed=None, options=None):
+        self.counts = {"steps": 0}
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action):
+        self.counts["steps"] += 1
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, reward + self.np_random.random() + self.counts["steps"], terminated, truncated, info
 '''
 
 
@@ -104,6 +128,24 @@ def test_the_lines_that_it_gives_make_it_a_yes(unbroken, worlds):
     mended = unbroken("envs", "check", "checked_worlds:Mended")
     assert mended.code == 0, mended.out
     assert "strategy:     protocol" in mended.out
+
+
+def test_what_lies_outside_of_an_environment_is_to_be_brought_inside(unbroken, worlds):
+    """Issue 3: for globals, get_state/set_state are no way out; what is said is one."""
+    ended = unbroken("envs", "check", "checked_worlds:Outside")
+    assert ended.code == 1, ended.err
+    assert "self.np_random in the place of rng" in ended.out
+    assert "self.counts = ...  # in __init__ or reset, in the place of: global checked_worlds.counts" in ended.out
+    assert "get_state" not in ended.out
+    assert unbroken("envs", "check", "checked_worlds:Inside").code == 0
+
+
+def test_a_package_that_an_environment_needs_is_named(unbroken_here):
+    """A13: 78 with the package, also where Gymnasium itself does not say so."""
+    ended = unbroken_here("train", "phys2d/CartPole-v1")
+    assert ended.code == 78
+    assert "needs the package 'jax': pip install it" in ended.err
+    assert "Traceback" not in ended.err
 
 
 def test_a_walkers_way_out_is_its_own(unbroken):

@@ -14,7 +14,7 @@ from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
-from unbroken.errors import IncompatibleRun, RunLocked, UsageError
+from unbroken.errors import DamagedFile, IncompatibleRun, RunLocked, UsageError
 from unbroken.inspection import compare
 from unbroken.learners.script import _holders
 from unbroken.sb3 import CaptureWrapper, RotatingCheckpointCallback, find_latest_checkpoint, resume_or_create
@@ -419,3 +419,17 @@ def test_a_refused_resume_and_a_forgotten_callback_free_the_prefix(folder):
     gc.collect()
     assert not locked_elsewhere(folder)
     assert os.path.realpath(folder / ".rl_model.lock") not in _holders
+
+
+def test_a_script_whose_checkpoints_are_lost_does_not_begin_again(folder):
+    """A7: the files go to the quarantine at the first start, and the next one still knows that there were some."""
+    saved = callback(folder)
+    resume_or_create(PPO, "MlpPolicy", "CartPole-v1", saved, **TINY).learn(128, saved)
+    for path in folder.glob("*.zip"):
+        path.write_bytes(path.read_bytes()[:-50])
+    for _ in range(2):
+        with pytest.raises(DamagedFile, match=r"remove rl_model_training_metadata.json"):
+            resume_or_create(PPO, "MlpPolicy", "CartPole-v1", callback(folder), **TINY)
+    assert len(list((folder / "quarantine").glob("*.zip"))) == 2
+    (folder / "rl_model_training_metadata.json").unlink()
+    assert resume_or_create(PPO, "MlpPolicy", "CartPole-v1", callback(folder), **TINY).num_timesteps == 0

@@ -105,8 +105,8 @@ def pack(
     from unbroken.inspection import pack_checkpoint
     from unbroken.logs import human_size
 
-    size = pack_checkpoint(_runs(runs_dir), checkpoint, file)
-    _print(f"Packed into {file} ({human_size(size)}); go on from it with --checkpoint {file}")
+    size, advice = pack_checkpoint(_runs(runs_dir), checkpoint, file)
+    _print(f"Packed into {file} ({human_size(size)}); {advice}")
 
 
 @app.command()

@@ -10,6 +10,7 @@ Run again after any interruption, the script continues where its newest checkpoi
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 import time
@@ -42,7 +43,7 @@ from unbroken.learners.monitors import continue_monitor_files, monitor_positions
 from unbroken.learners.sb3 import KeeperCallback, LeaveTraining
 from unbroken.learners.stored import Stored, read_stored
 from unbroken.metadata import leg_entry, metadata_content
-from unbroken.restoring import find_newest, repeated_steps, say_resumed
+from unbroken.restoring import find_newest, repeated_steps, require_never_saved, say_resumed
 from unbroken.retention.policy import KeepNewest
 from unbroken.stopping import EXIT_STOPPED, StopNow, StopRequest, stopped_code
 from unbroken.store.checkpoint_file import CheckpointFile
@@ -51,7 +52,8 @@ from unbroken.store.lock import ExclusiveLock
 from unbroken.store.repository import CheckpointRecord, CheckpointRepository
 
 A = TypeVar("A", bound=BaseAlgorithm)
-_WAYS_OUT = "choose another name_prefix or save_path to start anew, or give the stored values"
+_ANEW = "choose another name_prefix or save_path"
+_WAYS_OUT = f"{_ANEW} to start anew, or give the stored values"
 
 
 def find_latest_checkpoint(path: str | Path, prefix: str = "rl_model") -> str | None:
@@ -149,6 +151,14 @@ class RotatingCheckpointCallback(KeeperCallback):
         """Name of the metadata file beside the checkpoints."""
         return f"{self.name_prefix}_training_metadata.json"
 
+    def metadata(self) -> dict[str, Any]:
+        """What the metadata file holds, empty if there is none that can be read."""
+        try:
+            found = json.loads((self.save_path / self.metadata_path).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
     def adopt(self, manifest: Mapping[str, Any]) -> None:
         """Go on from a checkpoint's manifest: its legs and context belong to this training."""
         self._origin = manifest
@@ -243,7 +253,10 @@ def resume_or_create(
     and IncompatibleRun when checkpoint and arguments do not fit.
     """
     with _held(checkpoints), _logging(checkpoints):
-        record = find_newest(checkpoints.repository, f"put a good copy back, or {_WAYS_OUT}")
+        if_lost = f"put a good copy back there; to start anew, {_ANEW} or remove {checkpoints.metadata_path}"
+        record = find_newest(checkpoints.repository, if_lost)
+        if record is None:
+            require_never_saved(checkpoints.metadata(), checkpoints.name_prefix, checkpoints.save_path, if_lost)
         model = algorithm(policy, env, **arguments)
         if not isinstance(model, OnPolicyAlgorithm | OffPolicyAlgorithm):
             raise UsageError(f"{algorithm.__name__} has a training loop of its own that offers no place to save at")
