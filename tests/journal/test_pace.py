@@ -1,9 +1,10 @@
 """When a leg can end, by what a journal has measured (A11)."""
 
+import journal_worlds
 import pytest
 
 import unbroken
-from unbroken.journal import pace
+from unbroken.journal import journal, pace
 from unbroken.journal.journal import Journal
 from unbroken.journal.pace import Pace
 
@@ -17,6 +18,9 @@ def clock(monkeypatch):
 
         def monotonic(self):
             return self.now
+
+        def sleep(self, seconds):
+            self.now += seconds
 
     found = Clock()
     monkeypatch.setattr(pace, "time", found)
@@ -48,14 +52,20 @@ def test_time_in_which_nothing_was_noted_is_no_step(clock):
     assert measured.longest_gap == 1.0
 
 
-def test_a_journal_that_begins_again_measures_anew(tmp_path, monkeypatch):
+def test_a_journal_that_begins_again_measures_anew(tmp_path, monkeypatch, clock):
     """A11: fast rollouts are not noted; with the checkpoint after a slow one it begins again."""
     made = []
-    monkeypatch.setattr(
-        Journal, "watch", lambda journal, base, kept=Journal.watch: (made.append(journal), kept(journal, base))
-    )
-    monkeypatch.setenv("WORLD_SECONDS", "0.02")
+
+    def watched(one, base):
+        made.append(one)
+        watch(one, base)
+
+    watch = Journal.watch
+    monkeypatch.setattr(Journal, "watch", watched)
+    monkeypatch.setattr(journal, "time", clock)
+    monkeypatch.setattr(journal_worlds, "time", clock)
+    monkeypatch.setenv("WORLD_SECONDS", "0")
     settings = {"hyperparameters": {"n_steps": 32, "batch_size": 16, "n_epochs": 1}, "self_test": False}
     words = {"steps": 160, "save_every": 96, "save_seconds": 2, "eval_every": 0, "settings": settings}
     assert unbroken.train("journal_worlds:Pausing", run="run", runs_dir=tmp_path, **words).exit_code == 0
-    assert 0.02 <= made[0]._pace.longest_gap < 1.0
+    assert made[0]._pace.longest_gap == pytest.approx(0.02)
