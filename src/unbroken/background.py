@@ -19,7 +19,7 @@ class BackgroundWriter:
     """Runs jobs one after another in a daemon thread. Jobs handle their own errors.
 
     A job that does not is named in the log: no save may end a training. Only what is not an Exception is re-raised by `drain`.
-    `submit` is called by one thread, `drain` by any.
+    `submit` and `close` are called by one thread, `drain` by any.
     """
 
     def __init__(self) -> None:
@@ -38,11 +38,7 @@ class BackgroundWriter:
             self._thread = threading.Thread(target=self._work, args=(self._jobs,), name="unbroken-writer", daemon=True)
             self._thread.start()
         self._idle.clear()
-        try:
-            self._jobs.put(job)
-        except BaseException:  # such as a second Ctrl-C: nobody else would ever say that there is no job
-            self._idle.set()
-            raise
+        self._jobs.put(job)
 
     def close(self) -> None:
         """Wait until no job is running and let the thread end; a later `submit` starts another."""

@@ -127,6 +127,7 @@ def _make(
             {
                 "version": 1,
                 "parent": parent,
+                "recordings": place.run is not None,
                 "config": {**config.plain(), "total_timesteps": manifest["config"]["total_timesteps"]},
             }
         )

@@ -25,7 +25,7 @@ from unbroken.learners.protocol import Learner, LeaveTraining, Surroundings
 from unbroken.locate import repository_of
 from unbroken.metadata import leg_entry, metadata_content
 from unbroken.progress import Progress
-from unbroken.recording import EVENTS, METRICS, Recorder, cut_recordings
+from unbroken.recording import METRICS, Recorder, cut_recordings
 from unbroken.resolving import Resolved, put_aside
 from unbroken.restoring import repeated_steps, say_resumed
 from unbroken.retention.policy import KeepEvery, KeepNewest, Policy
@@ -115,7 +115,7 @@ class Leg:
         """Where the checkpoint's recordings end. A fork of a lone file has none of its parent's."""
         stored, step = self.resolved.stored, self.resolved.step
         begins = (stored.get("parent") or {}).get("step") == step and self.resolved.record is not None
-        if begins and not any((self.folder.path / name).exists() for name in (METRICS, EVENTS)):
+        if begins and stored.get("recordings") is False:
             logs.checkpoint(f"The curves before step {step:,} stayed with the parent run: these begin here")
             return {}
         return self.resolved.manifest.get("logs") or {}

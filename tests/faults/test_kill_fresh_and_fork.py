@@ -1,5 +1,6 @@
 """Killed while the old training is put aside for a fresh one, while a fork is made, and at the end of `--more` (A4, A7, A9)."""
 
+import json
 import os
 import shutil
 import signal
@@ -9,7 +10,7 @@ import sys
 import pytest
 
 from unbroken.folder import RunFolder
-from unbroken.inspection import compare
+from unbroken.inspection import compare, pack_checkpoint
 from unbroken.locate import repository_of
 from unbroken.store.checkpoint_file import CheckpointFile
 from unbroken.store.segments import segments_of
@@ -103,6 +104,20 @@ def forked_and_killed(runs, fork, place, settings):
     assert list((runs / "fork").rglob("*.tmp")) == []
     assert all(repository.verified(record).valid for record in repository.records())
     return repository
+
+
+def test_a_fork_of_a_lone_file_killed_before_its_first_own_checkpoint(runs, tmp_path):
+    """A7, A16: its curves begin at the fork, and are cut back to there and nowhere else."""
+    assert pack_checkpoint(runs, "run@192", tmp_path / "one.zip")
+    fork = ["--checkpoint", str(tmp_path / "one.zip"), "--run", "fork", "--steps", "512", "--save-every", "256"]
+    killed(train(tmp_path / "other", *fork, kill="checkpoint.write:2"))
+    done = train(tmp_path / "other", *fork)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "rows are missing" not in done.stdout
+    lines = (tmp_path / "other" / "fork" / "logs" / "metrics.jsonl").read_text("utf-8").splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
+    assert steps == sorted(set(steps))
+    assert (steps[0], steps[-1]) == (256, 512)
 
 
 @pytest.mark.full

@@ -40,6 +40,8 @@ def test_a_leg_can_end_a_tenth_of_the_interval_after_a_cut_and_one_step_more(clo
     stepped(measured, clock, 1.0, 3.0, 2.0)
     assert measured.longest_wait(60.0) == 10.0 + 3.0
     assert measured.longest_wait(4.0) == 4.0
+    # of a rollout that nobody has measured, nothing is known
+    assert measured.longest_wait(0.0) == 13.0
 
 
 def test_time_in_which_nothing_was_noted_is_no_step(clock):

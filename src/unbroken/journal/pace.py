@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 
@@ -79,7 +80,8 @@ class Pace:
 
     def longest_wait(self, rollout_seconds: float) -> float:
         """How long a leg may go on until it can end: at a cut, or once its rollout is under way, after the next step."""
-        return min(rollout_seconds, self.longest_gap + _WORTH * self._seconds)
+        # 0 where none has been measured
+        return min(rollout_seconds or math.inf, self.longest_gap + _WORTH * self._seconds)
 
     def patience(self, grace_seconds: float) -> float:
         """How long somebody who asks for a stop may wait for a cut."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,16 @@ from unbroken.capture.rng import capture_generators, restore_generators
 from unbroken.errors import CaptureError
 
 Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """The result of a call that has reset copies of the environment, and what their resets said, by number."""
+
+    result: Any
+    infos: dict[int, Any]
+
+
 _PLAIN_VALUES = frozenset({"array", "scalar", "float", "floats"})
 _PLAIN_CONTAINERS = {"dict": "dict", "sequence": "list", "tuple": "tuple"}
 
@@ -28,7 +39,8 @@ def question_of(arguments: Any) -> str:
 def recorded(channel: int, name: str, question: str, run: Callable[[], Any]) -> tuple[Any, Record]:
     """Make a call; its result, and the record of it. Raises whatever the call raises."""
     before = _generators()
-    result = run()
+    made = run()
+    result, infos = (made.result, made.infos) if isinstance(made, Heard) else (made, None)
     changed = _changed(before, _generators())
     states = capture_generators() if changed else {}
     record = {
@@ -36,16 +48,21 @@ def recorded(channel: int, name: str, question: str, run: Callable[[], Any]) -> 
         "name": name,
         "question": question,
         "result": Describer().describe(result),
+        # what of it cannot be described is listed with every checkpoint, and is no reason to do without a journal
+        "infos": None if infos is None else {str(k): Describer().describe(info) for k, info in infos.items()},
         "generators": {kind: states[kind] for kind in changed},
     }
-    return result, record
+    return made, record
 
 
 def answer(record: Record) -> Any:
     """The result of a recorded call, made anew; the generators are put where the call left them."""
     if record["generators"]:
         restore_generators({**capture_generators(), **record["generators"]})
-    return Filler().build(record["result"])
+    result = Filler().build(record["result"])
+    if record["infos"] is None:
+        return result
+    return Heard(result, {int(k): Filler().build(info) for k, info in record["infos"].items()})
 
 
 def require_rebuildable(record: Record) -> None:

@@ -46,7 +46,7 @@ class Segment:
     def add(self, record: Record) -> None:
         """Note a call. Raises CaptureError or OSError where many of them have to be written."""
         self._pending.append(record)
-        self._pending_bytes += size_of(record["result"])
+        self._pending_bytes += size_of(record["result"]) + size_of(record["infos"])
         if self._pending_bytes > _MOST_PENDING_BYTES:
             self._write(None)
 

@@ -7,12 +7,13 @@ around it would break SB3's `sync_envs_normalization` with an evaluation environ
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from unbroken.capture.environments import CaptureWrapper
+from unbroken.journal.records import Heard
 
 # our own questions belong to captures; what the training sees does not depend on them
 _OURS = frozenset(name for name in vars(CaptureWrapper) if not name.startswith("_")) - {"reset", "step"}
@@ -71,6 +72,15 @@ def watch(base: VecEnv, listener: Listener, channel: int) -> None:
     base.__class__ = watched
 
 
+def _remember(venv: VecEnv, infos: Mapping[int, Any]) -> None:
+    """What a vector environment keeps of the last resets, also where they have only been answered."""
+    if infos:
+        kept = list(venv.reset_infos)
+        for k, info in infos.items():
+            kept[k] = info
+        venv.reset_infos = type(venv.reset_infos)(kept)
+
+
 def _with_steps(cls: Any, listener: Listener, channel: int, inside: _Inside) -> Any:
     asked: list[str] = []
 
@@ -85,15 +95,13 @@ def _with_steps(cls: Any, listener: Listener, channel: int, inside: _Inside) -> 
         def step_wait(self) -> Any:
             wait = super().step_wait
 
-            def call() -> Any:
+            def call() -> Heard:
                 result = wait()
-                # whoever has been reset has left an info there
-                return result, self.reset_infos if result[2].any() else None
+                return Heard(result, {int(k): self.reset_infos[k] for k in result[2].nonzero()[0]})
 
-            result, infos = listener.call(channel, "step", asked.pop(), lambda: inside.run(call))
-            if infos is not None:
-                self.reset_infos = infos
-            return result
+            heard = listener.call(channel, "step", asked.pop(), lambda: inside.run(call))
+            _remember(self, heard.infos)
+            return heard.result
 
     return Stepping
 
@@ -102,11 +110,16 @@ def _with_questions(cls: Any, passing: Callable[[str, Any, Callable[[], Any]], A
     class Asking(cls):  # type: ignore[misc]
         def reset(self) -> Any:
             reset = super().reset
-            seen, self.reset_infos = passing("reset", [self._seeds, self._options], lambda: (reset(), self.reset_infos))
+
+            def call() -> Heard:
+                return Heard(reset(), dict(enumerate(self.reset_infos)))
+
+            heard = passing("reset", [self._seeds, self._options], call)
             # as the call does itself when it is made
+            _remember(self, heard.infos)
             self._reset_seeds()
             self._reset_options()
-            return seen
+            return heard.result
 
         def get_images(self) -> Any:
             return passing("get_images", None, super().get_images)

@@ -147,6 +147,14 @@ class Telling(Drifting):
         return seen, {"start": self.place}
 
 
+class Attached(Drifting):
+    """Gives with every reset what has no plain form, and what has."""
+
+    def reset(self, *, seed=None, options=None):
+        seen, _ = super().reset(seed=seed)
+        return seen, {"simulator": object(), "start": self.place}
+
+
 class Pausing(Drifting):
     """Is fast from its 32nd step to its 96th, but for one long step in between."""
 
