@@ -100,14 +100,22 @@ def killed_after_sending(process, run, step, seconds):
     time.sleep(1.0)
 
 
+def tear_newest(run):
+    """How much of a leg's end W&B's service had in its buffers is a matter of luck: here it is a third of its file."""
+    newest = max((run / "tracking").rglob("*.wandb"), key=lambda path: path.stat().st_mtime)
+    raw = newest.read_bytes()
+    newest.write_bytes(raw[: len(raw) * 2 // 3])
+
+
 def test_a_killed_run_is_one_run_with_one_curve(tmp_path, variables, monkeypatch):
     """A16: killed twice while W&B's service had rows that were not in its file: no row twice, none missing, in either tracker."""
     run = tmp_path / "runs" / "it"
     lost = []
     for step, seconds in ((300, 0.0), (1500, 1.5)):
         killed_after_sending(training(tmp_path, variables, *BOTH, "--steps", "200000"), run, step, seconds)
+        tear_newest(run)
         lost.append(noted(run, "wandb") - max((step for step, _, _ in in_wandb(run)[0]), default=-1))
-    assert max(lost) > 0
+    assert min(lost) > 0
     target = noted(run, "wandb") + 1024
     completed(training(tmp_path, variables, *BOTH, "--steps", str(target)))
     wanted = expected(run)
