@@ -107,6 +107,7 @@ def tear_newest(run):
     newest.write_bytes(raw[: len(raw) * 2 // 3])
 
 
+@pytest.mark.full
 def test_a_killed_run_is_one_run_with_one_curve(tmp_path, variables, monkeypatch):
     """A16: killed twice while W&B's service had rows that were not in its file: no row twice, none missing, in either tracker."""
     run = tmp_path / "runs" / "it"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import netrc
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from unbroken import logs
 from unbroken.tracking.forwarder import Row, TrackedRun
 from unbroken.tracking.wandb_files import last_step_on_disk
 
+_FINISH_SECONDS = 30.0
 _WRITE_INTERVAL, _WRITE_SECONDS = "x_transaction_log_flush_interval", 1.0
 
 
@@ -25,12 +27,14 @@ class WeightsAndBiases:
         self._project = project
         self._run: Any = None
         self._last = -1
+        self._token = ""
 
     def begin(self, run: TrackedRun) -> int | None:
         """As the protocol says. Nothing of the console, the code or the repository is recorded."""
         import wandb
 
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._token = run.token
         # before W&B makes the file of this leg
         on_disk = last_step_on_disk(self._folder, run.token)
         self._run = wandb.init(
@@ -57,6 +61,12 @@ class WeightsAndBiases:
     def finish(self, complete: bool) -> None:
         """As the protocol says; a run that is not complete is resumed by the next leg."""
         self._run.finish(exit_code=0)
+        # it returns before its service has written all, and the service writes no more once this process has ended
+        until = time.monotonic() + _FINISH_SECONDS
+        while self._run.offline and (last_step_on_disk(self._folder, self._token) or -1) < self._last:
+            if time.monotonic() > until:
+                raise TimeoutError("its service has not written all rows")
+            time.sleep(0.05)
 
 
 def _settings() -> Any:
