@@ -54,7 +54,8 @@ class WeightsAndBiases:
     def log(self, rows: Sequence[Row]) -> None:
         """As the protocol says. W&B keeps a row back until the next one comes, unless told to commit it."""
         for step, values in rows:
-            if step > self._last:
+            # W&B makes no row of nothing
+            if step > self._last and values:
                 self._run.log(values, step=step, commit=True)
                 self._last = step
 
@@ -63,10 +64,15 @@ class WeightsAndBiases:
         self._run.finish(exit_code=0)
         # it returns before its service has written all, and the service writes no more once this process has ended
         until = time.monotonic() + _FINISH_SECONDS
-        while self._run.offline and (last_step_on_disk(self._folder, self._token) or -1) < self._last:
+        while self._run.offline and not self._is_written():
             if time.monotonic() > until:
                 raise TimeoutError("its service has not written all rows")
             time.sleep(0.05)
+
+    def _is_written(self) -> bool:
+        on_disk = last_step_on_disk(self._folder, self._token)
+        # a file that cannot be read tells nothing
+        return on_disk is None or on_disk >= self._last
 
 
 def _settings() -> Any:
