@@ -1,0 +1,66 @@
+"""A single homogeneous link in time, between boundaries of theory instead of nodes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from unbroken.traffic.scheme.compiling import kernel
+from unbroken.traffic.scheme.link import difference, fill_faces, mean_flux, relax_cells
+
+PADS = 2  # at each end, so that a pad's neighbour to the inside and the outside are known and its face value is second order
+FREE, WALL, PERIODIC, HELD = 0, 1, 2, 3
+
+
+@kernel
+def _fill_pads(cells, left, right, held):
+    n = cells.shape[1]
+    for row in range(4):
+        for pad in range(PADS):
+            if left == PERIODIC:
+                cells[row, pad] = cells[row, n - 2 * PADS + pad]
+                cells[row, n - PADS + pad] = cells[row, PADS + pad]
+            else:
+                cells[row, pad] = held[row] if left == HELD else cells[row, PADS]
+                cells[row, n - PADS + pad] = cells[row, n - PADS - 1]
+
+
+@kernel
+def _close_faces(flux, left, right, signals, start, dt):
+    """Scale fluxes by the part of the step in which each face is open: exactly zero at red and at walls."""
+    n = flux.shape[1] - 1
+    for s in range(signals.shape[0]):
+        red = min(start + dt, signals[s, 2]) - max(start, signals[s, 1])
+        opened = 1.0 - max(0.0, min(1.0, red / dt))
+        for row in range(4):
+            flux[row, PADS + int(signals[s, 0])] *= opened
+    for row in range(4):
+        if left == WALL:
+            flux[row, PADS] = 0.0
+        if right == WALL:
+            flux[row, n - PADS] = 0.0
+
+
+@kernel
+def advance_link(cells, held, law, limit, boundary, signals, dt, dx, n_steps):
+    """Advance `cells` (4, PADS + n + PADS) in place by `n_steps` steps of `dt`; `held` is the state upstream (HELD)."""
+    n = cells.shape[1]
+    left, right = boundary
+    face = np.zeros((12, n))
+    flux, flux_between = np.zeros((4, n + 1)), np.zeros((4, n + 1))
+    between = np.zeros((4, n))
+    dt_dx = np.zeros(n)
+    dt_dx[PADS : n - PADS] = dt / dx
+    for step in range(n_steps):
+        start = step * dt
+        _fill_pads(cells, left, right, held)
+        fill_faces(cells, law, face, flux)
+        _close_faces(flux, left, right, signals, start, dt)
+        for row in range(4):
+            difference(cells[row], flux[row], dt_dx, between[row])
+        _fill_pads(between, left, right, held)
+        fill_faces(between, law, face, flux_between)
+        _close_faces(flux_between, left, right, signals, start, dt)
+        for row in range(4):
+            mean_flux(flux[row], flux_between[row])
+            difference(cells[row], flux[row], dt_dx, cells[row])
+        relax_cells(cells, limit, law, face[10])
