@@ -1,6 +1,7 @@
 """What `unbroken train TARGET` may name, and how an environment is made from it.
 
-A target is a Gymnasium id (`CartPole-v1`), Gymnasium's own `module:EnvId`, or `package.module:EnvClass`.
+A target is a Gymnasium id (`CartPole-v1`), a scenario of ours without "unbroken/" and version (`ramp_metering`), Gymnasium's own
+`module:EnvId`, or `package.module:EnvClass`.
 Making an environment imports and runs the user's own code; checking a name's form does not.
 """
 
@@ -73,7 +74,7 @@ def check_target(target: str) -> None:
     _import_provider(target)
     try:
         # the module has been imported: spec() knows no `module:EnvId`
-        gymnasium.spec(name or target)
+        gymnasium.spec(name or _full_id(target))
     except gymnasium.error.Error as error:
         raise _unknown(target, error) from error
 
@@ -121,7 +122,10 @@ def _find_sumo() -> None:
 
 
 def _import_provider(target: str) -> None:
-    """Ids of Atari games are registered only once ale-py is imported, which few users say."""
+    """Ids of Atari games are registered only once ale-py is imported, which few users say; ours when `register` is called."""
+    from unbroken.traffic.registration import register
+
+    register()
     if (target.startswith("ALE/") or "NoFrameskip-v" in target) and not _is_registered(target):
         with contextlib.suppress(ImportError):
             importlib.import_module("ale_py")
@@ -144,12 +148,19 @@ def _is_registered(name: str) -> bool:
     return name in registry
 
 
+def _full_id(target: str) -> str:
+    """The id of a scenario of ours that is named without namespace and version; any other name as it is."""
+    from unbroken.traffic.registration import ENVIRONMENTS, full_id
+
+    return full_id(target) if target in ENVIRONMENTS and not _is_registered(target) else target
+
+
 def _registered(target: str, options: dict[str, Any]) -> Any:
     import gymnasium
 
     _import_provider(target)
     try:
-        return gymnasium.make(target, **options)
+        return gymnasium.make(_full_id(target), **options)
     except gymnasium.error.DependencyNotInstalled as error:
         raise MissingExtra(
             f"environment {target!r} needs a package that is not installed; "

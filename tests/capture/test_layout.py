@@ -104,3 +104,14 @@ def test_the_last_picture_of_one_channel_lies_as_it_did():
     one, other = (model._last_obs for model in models)
     assert other.strides == one.strides
     assert torch.as_tensor(other).stride() == torch.as_tensor(one).stride()
+
+
+@pytest.mark.parametrize("shape", [(0,), (1, 2, 0), (3, 0, 2)])
+@pytest.mark.parametrize("through_a_file", [False, True])
+def test_an_array_without_items_comes_back(shape, through_a_file):
+    """numpy gives it strides of zero when it allocates it."""
+    value = np.zeros(shape)
+    described = Describer().describe(value)
+    made = Filler().build(stored(described) if through_a_file else described, np.zeros(3))
+    assert made.shape == shape
+    assert made.dtype == value.dtype

@@ -189,6 +189,8 @@ class Filler:
             value = value.transpose(np.argsort(description["axes"]))
         # what was read is one block, whichever way its axes go
         strides = description.get("strides") or layout.in_items(value) or ()
+        if not value.size:  # numpy gives what it allocates without items strides of zero
+            strides = layout.in_order(value.shape)
         wanted = tuple(stride * value.itemsize for stride in strides)
         told = "axes" in description or "strides" in description
         fits = (

@@ -36,13 +36,14 @@ def options(
 
 
 def _commands() -> None:
-    from unbroken.cli import checkpoints, demo, environments, prove, train
+    from unbroken.cli import checkpoints, demo, environments, prove, traffic, train
 
     app.command("train")(train.train)
     app.command("demo")(demo.demo)
     app.command("prove")(prove.prove)
     app.add_typer(checkpoints.app, name="checkpoints")
     app.add_typer(environments.app, name="envs")
+    app.add_typer(traffic.app, name="traffic")
 
 
 def _explain(error: BaseException) -> int:

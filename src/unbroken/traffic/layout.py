@@ -74,6 +74,25 @@ class Layout:
         limits = np.array([float(link.speed_limit) for link in self.network.links.values()])
         return np.where(self.link_of_slot >= 0, limits[self.link_of_slot], np.inf)
 
+    @cached_property
+    def free_speed(self) -> Floats:
+        """m/s of each class in each slot on an empty road, shape (2, slots)."""
+        return np.asarray(np.minimum(np.array([c.free_speed for c in self.network.classes])[:, None], self.speed_limit))
+
+    @cached_property
+    def free_travel_time(self) -> Floats:
+        """s from the beginning of each link to a sink on empty roads, mean over movements, shape (2, links)."""
+        n = len(self.links)
+        times = np.zeros((2, n))
+        for k, c in enumerate(self.network.classes):
+            onward = np.zeros((n, n))
+            for node in self.network.nodes.values():
+                for m in node.movements:
+                    onward[self.links.index(m.origin), self.links.index(m.destination)] += m.share[k]
+            own = np.array([link.length / min(c.free_speed, link.speed_limit) for link in self.network.links.values()])
+            times[k] = np.linalg.solve(np.eye(n) - onward, own)
+        return times
+
     def slots(self, link: str) -> slice:
         """The cells of a link, upstream first."""
         index = self.links.index(link)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from unbroken.traffic.scheme.network import State, advance, advance_parallel
 
 Floats = NDArray[np.float64]
 _LONG_AGO = -1e9  # s
+TOLERANCE = 1e-9  # s, of comparisons between times that are multiples of the step
 
 
 class Simulation:
@@ -37,6 +40,7 @@ class Simulation:
             cells=np.zeros((batch, 4, slots)),
             waiting=np.zeros((batch, 2, origins)),
             arrived=np.zeros((batch, 2, origins)),
+            waited=np.zeros((batch, 2, origins)),
             passed=np.zeros((batch, 2, slots + 1)),
             present=np.zeros((batch, 2, slots)),
             phases=np.zeros((batch, 2, signals), dtype=np.int64),
@@ -92,61 +96,78 @@ class Simulation:
         assert signal is not None
         return signal
 
-    def phase(self, b: int = 0) -> NDArray[np.int64]:
-        """The phase that has green or gets it next, of each signal of copy b."""
-        return np.array(self.state.phases[b, 1])
+    @cached_property
+    def _signals(self) -> SignalTimes:
+        return SignalTimes.of([self.signal(s) for s in range(len(self.layout.signals))])
 
-    def green_time(self, b: int = 0) -> Floats:
-        """s since the phase opened, of each signal; negative while it is still cleared for it."""
-        return np.asarray(self.time(b) - self.state.switch[b, 1])
+    def times(self) -> Floats:
+        """s since the start of each copy, shape (B,)."""
+        return np.asarray(self.state.step * self.network.step)
 
-    def may_switch(self, b: int = 0) -> NDArray[np.bool_]:
-        """Whether each signal has shown its phase for the minimal green."""
-        shortest = np.array([self.signal(s).min_green for s in range(len(self.layout.signals))])
-        return np.asarray(self.green_time(b) >= shortest - 1e-9)
+    def phases(self) -> NDArray[np.int64]:
+        """The phase that has green or gets it next, shape (B, signals)."""
+        return np.array(self.state.phases[:, 1])
 
-    def must_switch(self, within: float, b: int = 0) -> NDArray[np.bool_]:
-        """Whether each signal's phase would be longer than the maximal green if it went on for `within` s more."""
-        longest = np.array([self.signal(s).max_green for s in range(len(self.layout.signals))])
-        return np.asarray(self.green_time(b) + within > longest + 1e-9)
+    def green_times(self) -> Floats:
+        """s since the phase opened, shape (B, signals); negative while the one before it is cleared."""
+        return np.asarray(self.times()[:, None] - self.state.switch[:, 1])
 
-    def request(self, signal: int, phase: int, b: int = 0, at: float | None = None) -> bool:
-        """Switch a signal to `phase` at `at` (s, from now to the end of the next step; default now). False: minimal green not
-        over yet.
+    def may_switch(self) -> NDArray[np.bool_]:
+        """Whether each signal has shown its phase for the minimal green, shape (B, signals)."""
+        return np.asarray(self.green_times() >= self._signals.min_green - TOLERANCE)
 
-        Nothing happens for the phase that is shown already.
+    def must_switch(self, within: float) -> NDArray[np.bool_]:
+        """Whether the phase would be longer than the maximal green if it went on for `within` s more, shape (B, signals)."""
+        return np.asarray(self.green_times() + within > self._signals.max_green + TOLERANCE)
+
+    def request(self, phases: ArrayLike, at: ArrayLike | None = None) -> NDArray[np.bool_]:
+        """Switch signals to `phases`, (B, signals) or what broadcasts to it, at the times `at` (s; default and least: now).
+
+        A signal whose phase is asked for already goes on. One whose minimal green is not over at that time goes on too, and so does
+        one with a change still to come. Returns which now show, or will, what was asked for.
         """
-        plan = self.signal(signal)
-        if not 0 <= phase < len(plan.phases):
+        wanted = np.broadcast_to(np.asarray(phases, dtype=np.int64), self.state.phases[:, 1].shape)
+        if wanted.size and not ((wanted >= 0) & (wanted < self._signals.n_phases)).all():
             raise ConfigurationError(
-                f"signal {self.layout.signals[signal]} has phases 0 to {len(plan.phases) - 1}, not {phase}"
+                f"phases must be from 0 to {self._signals.n_phases - 1} of {', '.join(self.layout.signals)}"
             )
-        now = self.time(b)
-        begin = now if at is None else max(now, at)
-        if phase == self.state.phases[b, 1, signal]:
-            return True
-        if begin - self.state.switch[b, 1, signal] < plan.min_green - 1e-9:
-            return False
-        self.state.phases[b, 0, signal] = self.state.phases[b, 1, signal]
-        self.state.phases[b, 1, signal] = phase
-        self.state.switch[b, 0, signal] = begin + plan.end_gain
-        self.state.switch[b, 1, signal] = begin + plan.clearance
-        return True
+        now = self.times()[:, None]
+        begin = np.broadcast_to(now if at is None else np.maximum(now, np.asarray(at, dtype=np.float64)), wanted.shape)
+        same = wanted == self.state.phases[:, 1]
+        change = ~same & (begin - self.state.switch[:, 1] >= self._signals.min_green - TOLERANCE)
+        self.state.phases[:, 0] = np.where(change, self.state.phases[:, 1], self.state.phases[:, 0])
+        self.state.phases[:, 1] = np.where(change, wanted, self.state.phases[:, 1])
+        self.state.switch[:, 0] = np.where(change, begin + self._signals.end_gain, self.state.switch[:, 0])
+        self.state.switch[:, 1] = np.where(change, begin + self._signals.clearance, self.state.switch[:, 1])
+        return np.asarray(same | change)
 
     # Meters and speed limits
 
-    def set_rate(self, meter: int, rate: float, b: int = 0) -> None:
-        """Let at most `rate` veh/s pass the meter's link end."""
-        if not rate >= 0:
-            raise ConfigurationError(f"a meter's rate must be at least 0, not {rate}")
-        self.state.rates[b, meter] = rate
+    def set_rates(self, rates: ArrayLike) -> None:
+        """Let at most `rates` veh/s pass the ends of metered links; shape (B, meters) or one that broadcasts to it."""
+        values = np.asarray(rates, dtype=np.float64)
+        if not (values >= 0).all():
+            raise ConfigurationError("a meter's rate must be at least 0 veh/s")
+        self.state.rates[:] = values
 
-    def set_limit(self, link: str, limit: float, b: int = 0) -> None:
-        """Speed limit of a link, m/s; never above the link's own."""
-        if not limit > 0:
-            raise ConfigurationError(f"a speed limit must be above 0, not {limit}")
+    def set_limit(self, link: str, limit: ArrayLike) -> None:
+        """Speed limit of a link in m/s, one or one of each copy, shape (B,); never above the link's own."""
+        values = np.asarray(limit, dtype=np.float64)
+        if not (values > 0).all():
+            raise ConfigurationError("a speed limit must be above 0 m/s")
         slots = self.layout.slots(link)
-        self.state.limit[b, slots] = np.minimum(limit, self.layout.speed_limit[slots])
+        self.state.limit[:, slots] = np.minimum(
+            np.broadcast_to(values, (self.batch,))[:, None], self.layout.speed_limit[slots]
+        )
+
+    def restart(self) -> None:
+        """Back to an empty network at time 0, with the demand as it is; meters and speed limits as at first."""
+        for values in self.state:
+            if values is not self.state.demand:
+                values[...] = 0
+        self.state.switch[...] = _LONG_AGO
+        self.state.rates[...] = np.inf
+        self.state.limit[...] = self.layout.speed_limit
 
     # What is seen
 
@@ -186,6 +207,19 @@ class Simulation:
         faces = arrays.last[arrays.sink_link] + 1
         return np.asarray(self.state.passed[:, :, faces] @ arrays.lanes[arrays.sink_link])
 
+    def time_spent(self) -> Floats:
+        """veh s spent in the network and in origin queues since the start, shape (B, 2)."""
+        return np.asarray(self.state.present @ self.layout.lane_length + self.state.waited.sum(axis=2))
+
+    def distance(self) -> Floats:
+        """veh m driven since the start, shape (B, 2): the mean of what passed both faces of a cell times its length."""
+        return np.asarray(0.5 * (self.state.passed[:, :, 1:] + self.state.passed[:, :, :-1]) @ self.layout.lane_length)
+
+    def free_time(self) -> Floats:
+        """veh s that the same distance takes at free speed or the link's own limit, shape (B, 2)."""
+        mean = 0.5 * (self.state.passed[:, :, 1:] + self.state.passed[:, :, :-1])
+        return np.asarray(np.einsum("bki,ki->bk", mean, self.layout.lane_length / self.layout.free_speed))
+
     def imbalance(self) -> float:
         """Greatest |arrived - left - stored| of any copy and class, in vehicles; rounding only."""
         return float(np.abs(self.arrived() - self.left() - self.stored()).max())
@@ -206,6 +240,27 @@ class Simulation:
             if shape != own and not (name == "demand" and shape[:3] == own[:3]):
                 raise ConfigurationError(f"state {name} has shape {shape}, this network needs {own}")
         self.state = State(**{name: np.array(value, dtype=expected[name].dtype) for name, value in state.items()})
+
+
+@dataclass(frozen=True)
+class SignalTimes:
+    """Times of all signals as arrays, s."""
+
+    min_green: Floats
+    max_green: Floats
+    end_gain: Floats
+    clearance: Floats
+    n_phases: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, signals: list[Signal]) -> SignalTimes:
+        return cls(
+            min_green=np.array([s.min_green for s in signals], dtype=np.float64),
+            max_green=np.array([s.max_green for s in signals], dtype=np.float64),
+            end_gain=np.array([s.end_gain for s in signals], dtype=np.float64),
+            clearance=np.array([s.clearance for s in signals], dtype=np.float64),
+            n_phases=np.array([len(s.phases) for s in signals], dtype=np.int64),
+        )
 
 
 def periods(duration: float) -> int:

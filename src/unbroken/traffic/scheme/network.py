@@ -50,6 +50,7 @@ class State(NamedTuple):
     cells: Floats  # (B, 4, slots) densities of both classes in veh/m, then y = rho w in veh/s
     waiting: Floats  # (B, 2, origins) vehicles in the vertical queues
     arrived: Floats  # (B, 2, origins) vehicles since the start
+    waited: Floats  # (B, 2, origins) time integral of waiting, veh s
     passed: Floats  # (B, 2, slots + 1) vehicles per lane over each face since the start
     present: Floats  # (B, 2, slots) time integral of density, veh s/m
     phases: Integers  # (B, 2, signals) the phase that closes and the one that opens
@@ -151,7 +152,13 @@ def _accumulate(network, cells, flux, passed, present):
 def advance_one(network, law, state, b, n_steps):
     """Advance environment b of `state` in place by `n_steps` steps (Heun's SSP-RK2, then exact relaxation)."""
     cells, waiting, passed, present = state.cells[b], state.waiting[b], state.passed[b], state.present[b]
-    rates, limit, demand, arrived = state.rates[b], state.limit[b], state.demand[b], state.arrived[b]
+    rates, limit, demand, arrived, waited = (
+        state.rates[b],
+        state.limit[b],
+        state.demand[b],
+        state.arrived[b],
+        state.waited[b],
+    )
     slots, origins, periods = cells.shape[1], waiting.shape[1], demand.shape[2]
     face, flux, flux_between = np.zeros((12, slots)), np.zeros((4, slots + 1)), np.zeros((4, slots + 1))
     between, waiting_between = np.zeros((4, slots)), np.zeros((2, origins))
@@ -191,6 +198,7 @@ def advance_one(network, law, state, b, n_steps):
                 arrived[k, o] += network.dt * arriving[k, o]
                 remaining = _available(network, arriving, waiting_between, k, o) - entering_between[k, o]
                 waiting[k, o] = 0.5 * (waiting[k, o] + network.dt * remaining)
+                waited[k, o] += network.dt * waiting[k, o]
         relax_cells(cells, limit, law, face[10])
         _accumulate(network, cells, flux, passed, present)
         state.step[b] += 1

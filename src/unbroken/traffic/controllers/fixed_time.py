@@ -1,0 +1,158 @@
+"""Fixed-time signals: Webster's cycle and splits, one cycle for the corridor, offsets for its main direction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unbroken.traffic.controllers.base import INTERVAL
+from unbroken.traffic.controllers.saturation import saturation_flow
+from unbroken.traffic.scenario import Scenario
+from unbroken.traffic.simulation import Simulation
+
+Floats = NDArray[np.float64]
+SHORTEST_CYCLE, LONGEST_CYCLE = (
+    40.0,
+    120.0,
+)  # s; longer cycles are not used in practice (Highway Capacity Manual 2010, ch. 18)
+START_UP = 1.0  # s of start-up lost time, what the model shows
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One cycle for all signals (s); of each signal the display of its phases (green to the next green, s) and its offset (s)."""
+
+    cycle: float
+    display: tuple[tuple[float, ...], ...]
+    offsets: tuple[float, ...]
+
+
+class FixedTime:
+    """Runs a plan by the clock."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._starts = [np.concatenate([[0.0], np.cumsum(display)[:-1]]) for display in plan.display]
+
+    def act(self, simulation: Simulation) -> None:
+        """Request the next phase at its exact time when it is due within the coming interval."""
+        now = float(simulation.times()[0])
+        wanted, at = [], []
+        for starts, offset in zip(self._starts, self.plan.offsets, strict=True):
+            ahead = (now - offset) % self.plan.cycle
+            due = (starts - ahead) % self.plan.cycle
+            soon = int(np.argmin(due))
+            coming = due[soon] < INTERVAL
+            current = int(np.searchsorted(starts, ahead + 1e-9, side="right") - 1)
+            wanted.append(soon if coming else current)
+            at.append(now + due[soon] if coming else now)
+        simulation.request(np.array(wanted), np.array(at))
+
+
+def flows(scenario: Scenario, factor: float = 1.0) -> Floats:
+    """Flow of each class on each link in veh/s at the scenario's peak hour, shape (2, links): demand carried on by turning shares.
+
+    The peak hour is the 3,600 s with most arrivals, of which `factor` is taken.
+    """
+    network = scenario.network
+    links = list(network.links)
+    periods = int(scenario.horizon.demand_end // 60)
+    means = np.stack([scenario.demand.profiles[o].means(periods, 60.0) for o in network.origins], axis=1)
+    total = means.sum(axis=(0, 1))
+    width = min(60, periods)
+    first = int(np.argmax(np.convolve(total, np.ones(width), "valid")))
+    peak = means[:, :, first : first + width].mean(axis=2)
+    result = np.zeros((2, len(links)))
+    for k in range(2):
+        onward = np.zeros((len(links), len(links)))
+        for node in network.nodes.values():
+            for m in node.movements:
+                onward[links.index(m.destination), links.index(m.origin)] += m.share[k]
+        entering = np.zeros(len(links))
+        for o, origin in enumerate(network.origins):
+            entering[links.index(origin)] = peak[k, o] * factor
+        result[k] = np.linalg.solve(np.eye(len(links)) - onward, entering)
+    return result
+
+
+def critical_ratios(scenario: Scenario) -> list[list[float]]:
+    """Of each signal and phase, the greatest flow ratio (flow / saturation flow) of the links that it opens."""
+    network = scenario.network
+    links = list(network.links)
+    carried = flows(scenario)
+    ratios = []
+    for node in network.nodes.values():
+        if node.signal is None:
+            continue
+        own = []
+        for phase in node.signal.phases:
+            of_links = []
+            for link in phase:
+                flow = carried[:, links.index(link)]
+                share = round(float(flow[0] / max(flow.sum(), 1e-12)), 2)
+                slower = sum(
+                    np.dot(m.share, flow) / max(flow.sum(), 1e-12) / m.saturation
+                    for m in node.movements
+                    if m.origin == link
+                )
+                saturated = saturation_flow(network.classes, share, network.gamma) * network.links[link].lanes / slower
+                of_links.append(float(flow.sum() / saturated))
+            own.append(max(of_links))
+        ratios.append(own)
+    return ratios
+
+
+def webster(scenario: Scenario, speed: float | None = None) -> Plan:
+    """Webster's plan: C0 = (1.5 L + 5) / (1 - Y) of the most loaded signal, g_i = (y_i / Y) (C0 - L) at each.
+
+    F. V. Webster, Traffic signal settings, Road Research Technical Paper 39 (1958). L is the time lost in a cycle: clearance less
+    the yellow that is used, and start-up. Flows are those of the scenario's peak hour. Offsets follow the first phase's links at
+    `speed` (m/s; None: all signals start together).
+    """
+    network = scenario.network
+    signals = [node.signal for node in network.nodes.values() if node.signal is not None]
+    ratios = critical_ratios(scenario)
+    cycle = SHORTEST_CYCLE
+    for signal, own in zip(signals, ratios, strict=True):
+        lost = len(own) * (signal.clearance - signal.end_gain + START_UP)
+        total = sum(own)
+        wanted = (1.5 * lost + 5) / (1 - total) if total < 1 else LONGEST_CYCLE
+        cycle = max(cycle, min(LONGEST_CYCLE, wanted))
+    display = tuple(_display(cycle, signal, own) for signal, own in zip(signals, ratios, strict=True))
+    return Plan(cycle, display, tuple(_offsets(scenario, speed) % cycle))
+
+
+def tuned_plan(scenario: Scenario) -> Plan:
+    """Webster's plan with the speed of its offsets from the scenario file (`baselines: webster: offset_speed_kmh`)."""
+    speed = scenario.baselines.get("webster", {}).get("offset_speed_kmh")
+    return webster(scenario, None if speed is None else float(str(speed)) / 3.6)
+
+
+def _display(cycle: float, signal: object, ratios: list[float]) -> tuple[float, ...]:
+    """Green plus clearance of each phase: effective green in proportion to its flow ratio, none below the minimal green."""
+    shortest = signal.min_green + signal.clearance  # type: ignore[attr-defined]
+    lost = signal.clearance - signal.end_gain + START_UP  # type: ignore[attr-defined]
+    effective = (cycle - lost * len(ratios)) * np.array(ratios) / sum(ratios)
+    display = np.maximum(shortest, effective + lost)
+    spare = display - shortest
+    return tuple(display - (display.sum() - cycle) * (spare / spare.sum() if spare.sum() > 0 else 0))
+
+
+def _offsets(scenario: Scenario, speed: float | None) -> Floats:
+    """s by which each signal follows the one upstream along links that the first phases open and that come from a signal."""
+    network = scenario.network
+    names = [name for name, node in network.nodes.items() if node.signal is not None]
+    offsets = np.zeros(len(names))
+    if speed is None:
+        return offsets
+    for index, name in enumerate(names):
+        signal = network.nodes[name].signal
+        assert signal is not None
+        for link in signal.phases[0]:
+            upstream = [n for n in names[:index] if link in network.nodes[n].leaving]
+            if upstream:
+                offsets[index] = offsets[names.index(upstream[0])] + network.links[link].length / speed
+                break
+    return offsets

@@ -1,0 +1,76 @@
+"""One simulation of a scenario under a controller, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unbroken.errors import ConfigurationError
+from unbroken.traffic.controllers.base import INTERVAL, Controller
+from unbroken.traffic.metrics import Metrics, Recorder
+from unbroken.traffic.scenario import DECISION, Scenario
+from unbroken.traffic.simulation import Simulation
+
+Floats = NDArray[np.float64]
+
+
+@dataclass
+class Trace:
+    """Occupancy of all slots over time, for pictures: `times` in s, `occupancy` one row for each."""
+
+    times: list[float] = field(default_factory=list)
+    occupancy: list[Floats] = field(default_factory=list)
+
+    def look(self, simulation: Simulation) -> None:
+        """Add the present state of copy 0."""
+        self.times.append(simulation.time())
+        self.occupancy.append(np.asarray(simulation.layout.law.lengths @ simulation.state.cells[0, :2]))
+
+
+def play(
+    scenario: Scenario,
+    controller: Controller,
+    seed: int,
+    duration: float | None = None,
+    *,
+    warm_up_controller: Controller | None = None,
+    look: Callable[[Simulation], None] | None = None,
+) -> Metrics:
+    """Warm up, measure `duration` s (default: the scenario's), drain without new demand, and measure that too.
+
+    The same seed gives the same arrivals whatever controls; a short duration sees the beginning of a long one's. The warm-up
+    passes under
+    `warm_up_controller` (default: the controller itself). `look` is called after the warm-up and then every 15 s.
+
+    Raises:
+        ConfigurationError: a duration that is not a multiple of 15 s.
+    """
+    horizon = scenario.horizon
+    measured = horizon.measured if duration is None else duration
+    if measured <= 0 or measured % DECISION or measured > horizon.measured:
+        raise ConfigurationError(
+            f"duration must be a multiple of {DECISION:g} s up to the scenario's {horizon.measured:g} s, not {measured:g} s"
+        )
+    simulation = Simulation(scenario.network)
+    rng = np.random.default_rng(seed)
+    simulation.set_demand(0, scenario.draw_demand(rng, horizon.warm_up + measured))
+    _run(simulation, warm_up_controller or controller, horizon.warm_up)
+    recorder = Recorder(simulation)
+    if look:
+        look(simulation)
+    for _ in range(round((measured + horizon.drain) / DECISION)):
+        _run(simulation, controller, DECISION, recorder)
+        if look:
+            look(simulation)
+    return recorder.result()
+
+
+def _run(simulation: Simulation, controller: Controller, duration: float, recorder: Recorder | None = None) -> None:
+    for _ in range(round(duration / INTERVAL)):
+        controller.act(simulation)
+        simulation.advance(INTERVAL)
+        if recorder:
+            recorder.sample()

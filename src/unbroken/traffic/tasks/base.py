@@ -1,0 +1,126 @@
+"""The part that all tasks share: episodes, demand, decisions of 15 s, and the reward."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unbroken.errors import ConfigurationError
+from unbroken.traffic.controllers.base import INTERVAL, Controller
+from unbroken.traffic.scenario import DECISION, Scenario
+from unbroken.traffic.simulation import Simulation
+
+Floats = NDArray[np.float64]
+
+
+class Task(ABC):
+    """`batch` episodes of a scenario side by side, all at the same decision.
+
+    Subclasses say what is observed, what an action does and which actions are legal. Arrays have the batch axis first; a row is
+    bit for bit what a task of one makes of the same demand and actions.
+    """
+
+    n_observations: int
+    action_sizes: tuple[int, ...]  # how many choices each part of an action has
+
+    def __init__(self, scenario: Scenario, batch: int = 1, measured: float | None = None, drain: float = 0.0) -> None:
+        self.scenario = scenario
+        self.measured = scenario.horizon.measured if measured is None else measured
+        self.drain = drain
+        for name, seconds in (("measured", self.measured), ("drain", drain), ("warm-up", scenario.horizon.warm_up)):
+            if seconds % DECISION:
+                raise ConfigurationError(
+                    f"{name} must be a multiple of the decision of {DECISION:g} s, not {seconds:g} s"
+                )
+        self.simulation = Simulation(scenario.network, batch)
+        self.reference_vehicles = _reference_vehicles(scenario, self.simulation)
+        self._spent = np.zeros(batch)
+
+    @property
+    def n_decisions(self) -> int:
+        """Decisions in an episode."""
+        return round((self.measured + self.drain) / DECISION)
+
+    def decisions_made(self) -> int:
+        """Decisions since the end of the warm-up."""
+        return round((float(self.simulation.times()[0]) - self.scenario.horizon.warm_up) / DECISION)
+
+    @property
+    def demand_end(self) -> float:
+        """s from the start until no more vehicles arrive."""
+        return self.scenario.horizon.warm_up + self.measured
+
+    def begin(self, generators: list[np.random.Generator]) -> None:
+        """New episodes: each draws its demand from its generator, and the warm-up passes under the scenario's first baseline."""
+        self.simulation.restart()
+        for b, rng in enumerate(generators):
+            self.simulation.set_demand(b, self.scenario.draw_demand(rng, self.demand_end))
+        controller = self.warm_up_controller()
+        for _ in range(round(self.scenario.horizon.warm_up / INTERVAL)):
+            controller.act(self.simulation)
+            self.simulation.advance(INTERVAL)
+        self._spent = self.simulation.time_spent().sum(axis=1)
+
+    def decide(self, actions: NDArray[np.int64]) -> Floats:
+        """Apply actions, shape (B, parts), for 15 s; returns the rewards, shape (B,).
+
+        Reward: - (vehicle seconds spent in these 15 s) / (reference vehicles x 15 s), origin queues included, less `penalty`.
+        """
+        penalty = self.apply(np.asarray(actions, dtype=np.int64))
+        self.simulation.advance(DECISION)
+        spent = self.simulation.time_spent().sum(axis=1)
+        reward = -(spent - self._spent) / (self.reference_vehicles * DECISION) - penalty
+        self._spent = spent
+        return np.asarray(reward)
+
+    @property
+    def over(self) -> bool:
+        """Whether the episode has had all its decisions."""
+        return self.decisions_made() >= self.n_decisions
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything that changes, as arrays of its own."""
+        return {"simulation": self.simulation.get_state(), "spent": self._spent.copy(), **self._own_state()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take over what `get_state` of the same task gave."""
+        self.simulation.set_state(state["simulation"])
+        self._spent = np.array(state["spent"], dtype=np.float64)
+        self._set_own_state(state)
+
+    def _own_state(self) -> dict[str, Any]:
+        return {}
+
+    def _set_own_state(self, state: dict[str, Any]) -> None:
+        del state
+
+    @abstractmethod
+    def warm_up_controller(self) -> Controller:
+        """What controls the network until the agent does."""
+
+    @abstractmethod
+    def apply(self, actions: NDArray[np.int64]) -> Floats:
+        """Set signals, meters or limits; returns what actions cost by themselves, shape (B,)."""
+
+    @abstractmethod
+    def observe(self) -> NDArray[np.float32]:
+        """What agents see now, shape (B, n_observations), from 0 to 1."""
+
+    @abstractmethod
+    def masks(self) -> NDArray[np.bool_]:
+        """Legal choices of all parts, one after the other, shape (B, sum of `action_sizes`)."""
+
+
+def _reference_vehicles(scenario: Scenario, simulation: Simulation) -> float:
+    """Vehicles on the road if the mean demand of the measured time met empty roads: the unit of rewards."""
+    horizon, layout = scenario.horizon, simulation.layout
+    periods = round(horizon.demand_end / 60)
+    first = round(horizon.warm_up / 60)
+    vehicles = 0.0
+    for origin, profile in scenario.demand.profiles.items():
+        mean = profile.means(periods, 60.0)[:, first:].mean(axis=1)
+        vehicles += float(mean @ layout.free_travel_time[:, layout.links.index(origin)])
+    return max(vehicles, 1.0)

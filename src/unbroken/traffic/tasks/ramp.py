@@ -1,0 +1,95 @@
+"""Ramp metering: the flow that each meter lets pass, every 15 s."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unbroken.errors import ConfigurationError
+from unbroken.traffic.controllers.base import Controller, NoControl
+from unbroken.traffic.detectors import Detectors, Region
+from unbroken.traffic.scenario import Scenario
+from unbroken.traffic.tasks.base import Floats, Task
+
+LOWEST, HIGHEST, STEP = 240.0, 1800.0, 120.0  # veh/h
+RATES = np.arange(LOWEST, HIGHEST + 1, STEP) / 3600  # veh/s
+SECTION = 250.0  # m, length of a detector section
+SECTIONS = 4  # that are seen before and behind each merge
+OVERFLOW_COST = 0.5  # of a vehicle that waits outside of the ramp, over that of any other
+
+
+class RampTask(Task):
+    """Observation: see `RampMeteringEnv`."""
+
+    def __init__(self, scenario: Scenario, batch: int = 1, measured: float | None = None, drain: float = 0.0) -> None:
+        super().__init__(scenario, batch, measured, drain)
+        network, layout = scenario.network, self.simulation.layout
+        if not network.meters:
+            raise ConfigurationError(f"scenario {scenario.name} has no meters")
+        self._ramps = Detectors(layout, [Region(ramp, 0.0, network.links[ramp].length) for ramp in network.meters])
+        self._road = Detectors(layout, [region for ramp in network.meters for region in _sections(scenario, ramp)])
+        self._ramp_origins = [network.origins.index(ramp) for ramp in network.meters if ramp in network.origins]
+        self._storage = self._ramps.length * self._ramps.lanes * network.classes[1].jam_density()
+        self.action_sizes = (len(RATES),) * len(network.meters)
+        self.n_observations = 3 * len(self._road.lanes) + 3 * len(network.meters)
+        self._choice = np.full((batch, len(network.meters)), len(RATES) - 1, dtype=np.int64)
+
+    def begin(self, generators: list[np.random.Generator]) -> None:
+        """As every task; meters start at their highest rate."""
+        super().begin(generators)
+        self._choice[:] = len(RATES) - 1
+
+    def warm_up_controller(self) -> Controller:
+        """Open meters."""
+        return NoControl()
+
+    def apply(self, actions: NDArray[np.int64]) -> Floats:
+        """Set the rates. Vehicles that wait outside of a ramp cost `OVERFLOW_COST` more."""
+        self._choice[:] = actions
+        self.simulation.set_rates(RATES[self._choice])
+        outside = self.simulation.state.waiting[:, :, self._ramp_origins].sum(axis=(1, 2))
+        return np.asarray(OVERFLOW_COST * outside / self.reference_vehicles)
+
+    def observe(self) -> NDArray[np.float32]:
+        """Occupancy and speeds of the road's sections; occupied part of each ramp, what waits outside, its rate."""
+        self._road.look(self.simulation)
+        self._ramps.look(self.simulation)
+        batch = self.simulation.batch
+        outside = np.zeros((batch, len(self.action_sizes)))
+        outside[:, : len(self._ramp_origins)] = self.simulation.state.waiting[:, :, self._ramp_origins].sum(axis=1)
+        parts = (
+            self._road.occupancy,
+            self._road.speed / self._road.free_speed,
+            self._ramps.occupancy,
+            outside / (outside + self._storage),
+            self._choice / (len(RATES) - 1),
+        )
+        flat = np.concatenate([np.asarray(part, dtype=np.float64).reshape(batch, -1) for part in parts], axis=1)
+        return np.asarray(np.clip(flat, 0.0, 1.0), dtype=np.float32)
+
+    def masks(self) -> NDArray[np.bool_]:
+        """Every rate is legal."""
+        return np.ones((self.simulation.batch, sum(self.action_sizes)), dtype=np.bool_)
+
+    def _own_state(self) -> dict[str, Any]:
+        return {"choice": self._choice.copy()}
+
+    def _set_own_state(self, state: dict[str, Any]) -> None:
+        self._choice = np.array(state["choice"], dtype=np.int64)
+
+
+def _sections(scenario: Scenario, ramp: str) -> list[Region]:
+    """Sections before and behind the merge of a ramp, upstream first."""
+    network = scenario.network
+    node = next(node for node in network.nodes.values() if ramp in node.arriving)
+    before = [link for link in node.arriving if link != ramp]
+    sections = []
+    for link in before:
+        length = network.links[link].length
+        for k in range(SECTIONS, 0, -1):
+            sections.append(Region(link, length - k * SECTION, length - (k - 1) * SECTION))
+    for link in node.leaving:
+        sections += [Region(link, k * SECTION, (k + 1) * SECTION) for k in range(SECTIONS)]
+    return [s for s in sections if s.end > 0 and s.begin < network.links[s.link].length]

@@ -1,0 +1,195 @@
+"""C2: environments as Gymnasium and Stable-Baselines3 want them, exact in mid-episode, the same alone and in a batch."""
+
+import json
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+import unbroken.envs
+from unbroken.errors import ConfigurationError
+from unbroken.traffic.environments import AdaptiveSpeedControlEnv, RampMeteringEnv, TrafficLightControlEnv
+from unbroken.traffic.registration import ENVIRONMENTS, full_id
+
+CLASSES = (TrafficLightControlEnv, RampMeteringEnv, AdaptiveSpeedControlEnv)
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_gymnasium_and_sb3_find_nothing_to_say(name):
+    from stable_baselines3.common.env_checker import check_env as check_for_sb3
+
+    assert unbroken.envs
+    env = gymnasium.make(full_id(name), render_mode="rgb_array")
+    check_env(env.unwrapped)
+    check_for_sb3(env.unwrapped)
+
+
+@pytest.mark.parametrize("env_class", CLASSES)
+def test_an_episode_is_240_decisions_and_its_rewards_are_the_time_spent(env_class):
+    env = env_class()
+    _, before = env.reset(seed=4)
+    rewards, steps, truncated = 0.0, 0, False
+    rng = np.random.default_rng(0)
+    while not truncated:
+        action = rng.integers(env.action_space.nvec)
+        observation, reward, terminated, truncated, info = env.step(action)
+        assert not terminated
+        assert env.observation_space.contains(observation)
+        rewards += reward
+        steps += 1
+    assert steps == 240
+    assert info["time"] == pytest.approx(4500.0)
+    spent = info["time_spent"] - before["time_spent"]
+    assert rewards <= -spent / (env.task.reference_vehicles * 15.0) + 1e-9
+    assert env.task.simulation.imbalance() < 1e-9
+
+
+@pytest.mark.parametrize("env_class", CLASSES)
+def test_saved_in_mid_episode_and_restored_in_another_environment_it_goes_on_exactly(env_class):
+    first, second = env_class(), env_class()
+    first.reset(seed=1)
+    rng = np.random.default_rng(2)
+    actions = rng.integers(first.action_space.nvec, size=(40, len(first.action_space.nvec)))
+    for action in actions[:20]:
+        first.step(action)
+    state = first.get_state()
+    kept = {key: value.copy() for key, value in state["task"]["simulation"].items()}
+    expected = [first.step(action)[:2] for action in actions[20:]]
+    for key, value in kept.items():
+        assert np.array_equal(value, state["task"]["simulation"][key]), f"{key} of a state changed after it was taken"
+    second.set_state(state)
+    for action, (observation, reward) in zip(actions[20:], expected, strict=True):
+        again = second.step(action)
+        assert np.array_equal(again[0], observation)
+        assert again[1] == reward
+    assert np.array_equal(first.reset()[0], second.reset()[0])
+
+
+@pytest.mark.parametrize("env_class", CLASSES)
+def test_a_batch_is_its_environments_alone_bit_for_bit(env_class):
+    from unbroken.traffic.vector import BatchedVecEnv
+
+    n = 3
+    batch = BatchedVecEnv(env_class, n, measured=150.0)
+    batch.seed(7)
+    alone = [env_class(measured=150.0) for _ in range(n)]
+    observations = batch.reset()
+    for b, env in enumerate(alone):
+        assert np.array_equal(env.reset(seed=7 + b)[0], observations[b])
+    rng = np.random.default_rng(1)
+    for step in range(15):
+        actions = rng.integers(alone[0].action_space.nvec, size=(n, len(alone[0].action_space.nvec)))
+        assert np.array_equal(batch.action_masks(), [env.action_masks() for env in alone])
+        observations, rewards, dones, infos = batch.step(actions)
+        for b, env in enumerate(alone):
+            observation, reward, _, truncated, _ = env.step(actions[b])
+            assert np.float32(reward) == rewards[b]
+            assert truncated == dones[b] == (step == 9)
+            if truncated:
+                assert np.array_equal(infos[b]["terminal_observation"], observation)
+                observation, _ = env.reset()
+            assert np.array_equal(observation, observations[b])
+
+
+def test_sb3_trains_in_a_batch():
+    from stable_baselines3 import PPO
+
+    from unbroken.traffic.vector import BatchedVecEnv
+
+    model = PPO("MlpPolicy", BatchedVecEnv(RampMeteringEnv, 4, measured=150.0), n_steps=16, batch_size=64, device="cpu")
+    model.learn(128)
+    assert model.num_timesteps == 128
+
+
+def test_illegal_phases_are_masked_and_do_nothing():
+    env = TrafficLightControlEnv(measured=600.0)
+    env.reset(seed=0)
+    simulation = env.task.simulation
+    for _ in range(40):
+        mask = env.action_masks().reshape(-1, 2)
+        phases, may = simulation.phases()[0], simulation.may_switch()[0]
+        for node in range(4):
+            assert mask[node].any()
+            assert mask[node, 1 - phases[node]] == may[node]
+        env.step(1 - phases)
+        changed = simulation.phases()[0] != phases
+        assert np.array_equal(changed, may)
+
+
+def test_a_phase_ends_at_its_maximal_green_whatever_the_agent_does():
+    env = TrafficLightControlEnv(measured=600.0)
+    env.reset(seed=0)
+    longest = 0.0
+    for _ in range(40):
+        env.step(env.task.simulation.phases()[0])
+        longest = max(longest, float(env.task.simulation.green_times().max()))
+    assert longest <= 75.0
+
+
+def test_limits_change_by_ten_kilometres_an_hour_at_most():
+    env = AdaptiveSpeedControlEnv(measured=150.0)
+    env.reset(seed=0)
+    env.step(np.zeros(4, dtype=np.int64))
+    assert env.task.simulation.state.limit[0, env.task.simulation.layout.slots("zone_1")] * 3.6 == pytest.approx(50.0)
+    assert env.action_masks().reshape(4, 4).tolist() == [[False, True, True, True]] * 4
+
+
+def test_blocking_the_entry_does_not_pay():
+    """A reward that forgets origin queues would be best where nobody gets in."""
+    returns = {}
+    for choice in (0, 8):
+        env = RampMeteringEnv()
+        env.reset(seed=3)
+        returns[choice] = sum(env.step(np.array([choice]))[1] for _ in range(240))
+    assert returns[0] < 1.2 * returns[8]
+
+
+def test_holding_a_phase_for_ever_does_not_pay():
+    held, alternating = TrafficLightControlEnv(), TrafficLightControlEnv()
+    held.reset(seed=3)
+    alternating.reset(seed=3)
+    hold = sum(held.step(held.task.simulation.phases()[0])[1] for _ in range(240))
+    change = sum(alternating.step(np.full(4, (k // 2) % 2))[1] for k in range(240))
+    assert hold < change
+
+
+def test_pictures_have_the_same_size_at_all_times():
+    env = RampMeteringEnv(render_mode="rgb_array", measured=150.0)
+    env.reset(seed=0)
+    picture = env.render()
+    assert picture.shape == (480, 800, 3)
+    assert picture.dtype == np.uint8
+    assert picture.std() > 10
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: RampMeteringEnv(render_mode="human"), "render_mode must be"),
+        (lambda: RampMeteringEnv(measured=100.0), "multiple of the decision"),
+        (lambda: RampMeteringEnv(scenario="traffic_light_control"), "has no meters"),
+        (lambda: AdaptiveSpeedControlEnv(scenario="ramp_metering"), "has no zones"),
+    ],
+)
+def test_mistakes_are_named(make, words):
+    with pytest.raises(ConfigurationError, match=words):
+        make()
+
+
+def test_an_action_that_is_none_is_refused():
+    env = RampMeteringEnv(measured=150.0)
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(np.array([0]))
+    env.reset(seed=0)
+    with pytest.raises(ConfigurationError, match="is not in"):
+        env.step(np.array([14]))
+
+
+def test_a_state_is_plain_and_some_kilobytes():
+    env = TrafficLightControlEnv(measured=150.0)
+    env.reset(seed=0)
+    state = env.get_state()
+    arrays = state["task"]["simulation"].values()
+    assert sum(array.nbytes for array in arrays) < 100_000
+    json.dumps(state["generator"])

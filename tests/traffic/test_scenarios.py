@@ -1,0 +1,73 @@
+"""C1, C3: scenario files and demand."""
+
+import numpy as np
+import pytest
+
+from unbroken.errors import ConfigurationError, NotFound
+from unbroken.traffic.demand import Demand, Profile
+from unbroken.traffic.scenario import load_scenario, scenario_names
+from unbroken.traffic.scenario_file import parse_scenario
+
+SMALL = """
+name: small
+control: signals
+links: {a: {length_m: 500, speed_limit_kmh: 50}, b: {length_m: 500, lanes: 2}}
+nodes: {n: {movements: [{from: a, to: b}]}}
+origins: {a: {veh_per_h: [[0, 720]], motorcycle_share: 0.25}}
+sinks: {b: {}}
+"""
+
+
+def test_units_in_keys_are_converted():
+    scenario = parse_scenario(SMALL, "small.yaml")
+    assert scenario.network.links["a"].speed_limit == pytest.approx(50 / 3.6)
+    flows = scenario.draw_demand(np.random.default_rng(0))
+    assert flows.shape == (2, 1, 76)
+    assert flows.sum() * 60 == pytest.approx(0.2 * 4500, rel=0.15)
+    assert (flows[:, :, 75] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("length_m: 500, speed", "lenght_m: 500, speed", "did you mean length_m"),
+        ("[[0, 720]]", "[[0, -720]]", "greater than or equal to 0"),
+        ("control: signals", "control: lights", "'signals', 'ramp' or 'speed'"),
+        ("{from: a, to: b}", "{from: a, to: b, share: 0.7}", "sum to 0.7"),
+        ("sinks: {b: {}}", "sinks: {}", "link b ends nowhere"),
+        ("name: small", "name: [", "not YAML"),
+        ("length_m: 500, speed", "length_m: fast, speed", "links.a.length_m"),
+        ("name: small", "name: small\nzones: {z: [q]}", "zone z: unknown link q"),
+        ("name: small", "name: small\nclasses: {car: {pressure_kmh: 40}}", "below the free speed"),
+    ],
+)
+def test_mistakes_are_named(old, new, words):
+    assert old in SMALL
+    with pytest.raises(ConfigurationError, match=words) as refused:
+        parse_scenario(SMALL.replace(old, new), "small.yaml")
+    assert str(refused.value).startswith("small.yaml: ")
+
+
+def test_the_packages_scenarios_load_and_others_are_not_found(tmp_path):
+    assert {"traffic_light_control", "ramp_metering", "adaptive_speed_control"} <= set(scenario_names())
+    for name in scenario_names():
+        assert load_scenario(name).name == name
+    with pytest.raises(NotFound, match="there are"):
+        load_scenario("nowhere")
+    with pytest.raises(NotFound, match="no scenario file"):
+        load_scenario(tmp_path / "nowhere.yaml")
+
+
+def test_a_profile_gives_exact_means():
+    profile = Profile(((0.0, 0.0), (100.0, 1.0)), motorcycle_share=0.25)
+    means = profile.means(3, 60.0)
+    assert means.sum(axis=0) == pytest.approx([0.3, (0.8 * 40 + 20) / 60, 1.0])
+    assert means[0] == pytest.approx(0.25 * means.sum(axis=0))
+
+
+def test_a_short_horizon_sees_the_beginning_of_a_long_one():
+    demand = Demand({"a": Profile(((0.0, 0.2),)), "b": Profile(((0.0, 0.1),))})
+    short = demand.draw(("a", "b"), 600.0, 60.0, np.random.default_rng(3))
+    long = demand.draw(("a", "b"), 3600.0, 60.0, np.random.default_rng(3))
+    assert np.array_equal(short, long[:, :, :10])
+    assert np.array_equal(long * 60, np.rint(long * 60))
