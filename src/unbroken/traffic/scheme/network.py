@@ -129,11 +129,11 @@ def _leave(network, law, face, flux):
 
 
 @inlined
-def _fluxes(network, law, cells, waiting, arriving, gate, rates, limit, face, flux, entering, scratch):
+def _fluxes(network, law, cells, waiting, arriving, gate, rates, limit, face, flux, entering, scratch, active):
     _fill_pads(network, cells)
     fill_faces(cells, law, face, flux)
     for node in range(network.signal.shape[0]):
-        solve_node(network, law, node, face, gate, rates, flux, scratch)
+        solve_node(network, law, node, face, gate, rates, flux, scratch, active)
     _enter(network, law, face, limit, waiting, arriving, flux, entering)
     _leave(network, law, face, flux)
 
@@ -158,12 +158,13 @@ def advance_one(network, law, state, b, n_steps):
     entering, entering_between = np.zeros((2, origins)), np.zeros((2, origins))
     arriving, gate = np.zeros((2, origins)), np.zeros(network.in_link.shape[0])
     scratch = np.zeros((9, max(1, network.in_link.shape[0], network.out_link.shape[0])))
+    active = np.zeros(max(1, network.in_link.shape[0]), dtype=np.int64)
     for _ in range(n_steps):
         start = state.step[b] * network.dt
         _open_gates(network, state.phases[b], state.switch[b], start, gate)
         period = min(periods - 1, int((start + 0.5 * network.dt) / network.period))
         arriving[:] = demand[:, :, period]
-        _fluxes(network, law, cells, waiting, arriving, gate, rates, limit, face, flux, entering, scratch)
+        _fluxes(network, law, cells, waiting, arriving, gate, rates, limit, face, flux, entering, scratch, active)
         for row in range(4):
             difference(cells[row], flux[row], network.dt_dx, between[row])
         for k in range(2):
@@ -182,6 +183,7 @@ def advance_one(network, law, state, b, n_steps):
             flux_between,
             entering_between,
             scratch,
+            active,
         )
         for row in range(4):
             mean_flux(flux[row], flux_between[row])
