@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from unbroken.traffic.scheme.compiling import inlined, kernel, parallel_kernel
 from unbroken.traffic.scheme.law import equilibrium_w, speed, supply
-from unbroken.traffic.scheme.link import EMPTY, TRICKLE, difference, fill_faces, mean_flux, relax_cells
+from unbroken.traffic.scheme.link import EMPTY, TRICKLE, complete, complete_counted, difference, fill_faces, relax_cells
 from unbroken.traffic.scheme.node import send, solve_node
 
 Floats = NDArray[np.float64]
@@ -138,15 +138,6 @@ def _fluxes(network, law, cells, waiting, arriving, gate, rates, limit, face, fl
     _leave(network, law, face, flux)
 
 
-@inlined
-def _accumulate(network, cells, flux, passed, present):
-    for k in range(2):
-        for f in range(flux.shape[1]):
-            passed[k, f] += network.dt * flux[k, f]
-        for i in range(cells.shape[1]):
-            present[k, i] += network.dt * cells[k, i]
-
-
 @kernel
 def advance_one(network, law, state, b, n_steps):
     """Advance environment b of `state` in place by `n_steps` steps (Heun's SSP-RK2, then exact relaxation)."""
@@ -185,16 +176,14 @@ def advance_one(network, law, state, b, n_steps):
             scratch,
             active,
         )
-        for row in range(4):
-            mean_flux(flux[row], flux_between[row])
-            difference(cells[row], flux[row], network.dt_dx, cells[row])
         for k in range(2):
+            complete_counted(cells[k], flux[k], flux_between[k], network.dt_dx, network.dt, passed[k], present[k])
+            complete(cells[2 + k], flux[2 + k], flux_between[2 + k], network.dt_dx)
             for o in range(origins):
                 arrived[k, o] += network.dt * arriving[k, o]
                 remaining = _available(network, arriving, waiting_between, k, o) - entering_between[k, o]
                 waiting[k, o] = 0.5 * (waiting[k, o] + network.dt * remaining)
         relax_cells(cells, limit, law, face[10])
-        _accumulate(network, cells, flux, passed, present)
         state.step[b] += 1
 
 
