@@ -105,8 +105,9 @@ class Observer:
 
 def decide(made: Simulation, observer: Observer) -> Observation:
     """One decision of every copy, as an environment makes it: request phases, advance 15 s, observe."""
+    phases = plan(made.time(), len(made.layout.signals))
     for b in range(made.batch):
-        made.request_all(plan(made.time(b), len(made.layout.signals)), b)
+        made.request_all(phases, b)
     made.advance(DECISION)
     return observer.observe()
 

@@ -23,6 +23,10 @@ VEHICLE = (
     '<vType id="car" length="{length:.4f}" minGap="2.5" maxSpeed="{speed:.6f}" speedFactor="1" speedDev="0" '
     'accel="2.6" decel="4.5" sigma="{sigma}" tau="{tau}"/>'
 )
+FLOW = (
+    '<flow id="f" type="car" route="road" begin="0" end="{end:g}" vehsPerHour="{flow:.6f}" departSpeed="max" '
+    'departPos="base"/>'
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Engine:
     tau: float = 1.0
     platoon: int = 5
     compiled: bool = False
+    seed: int = 1
 
 
 def missing() -> list[str]:
@@ -121,8 +126,7 @@ def _sumo_command(folder: Path, scene: Scene, engine: Engine) -> list[str]:
     demand = [
         VEHICLE.format(length=length, speed=CAR.free_speed, sigma=engine.sigma, tau=engine.tau),
         f'<route id="road" edges="{route}"/>',
-        f'<flow id="f" type="car" route="road" begin="0" end="{end:g}" vehsPerHour="{scene.flow * 3600:.6f}" '
-        'departSpeed="max" departPos="base"/>',
+        FLOW.format(end=end, flow=scene.flow * 3600),
     ]
     network = _sumo_network(folder, scene)
     command = ["sumo", "-n", str(network), "-r", str(_write(folder, "road.rou.xml", "routes", demand))]
@@ -133,7 +137,7 @@ def _sumo_command(folder: Path, scene: Scene, engine: Engine) -> list[str]:
     return [
         *command,
         *("--step-length", f"{engine.step:g}", "--no-step-log", "--no-warnings", "--time-to-teleport", "-1"),
-        *("--max-depart-delay", "-1", "--seed", "1", "--random-depart-offset", "0"),
+        *("--max-depart-delay", "-1", "--seed", f"{engine.seed}"),
     ]
 
 
@@ -146,7 +150,7 @@ def _sumo(scene: Scene, engine: Engine) -> dict[str, Any]:
         libsumo.simulationStep(scene.warm)
         present = libsumo.vehicle.getIDCount()
         edges = [f"e{i}" for i in range(len(scene.lengths))]
-        queue, passed, seen = 0.0, [], set()
+        queue, passed, seen = 0.0, list[float](), set[str]()
         began = time.process_time()
         now = scene.warm
         while now < scene.warm + scene.span - 1e-6:
@@ -208,7 +212,7 @@ def _uxsim_world(scene: Scene, engine: Engine) -> Any:
         print_mode=0,
         save_mode=0,
         show_progress=0,
-        random_seed=1,
+        random_seed=engine.seed,
         cpp=engine.compiled,
     )
     ends = [sum(scene.lengths[:i]) for i in range(len(scene.lengths) + 1)]

@@ -138,7 +138,9 @@ class Simulation:
         wanted = np.asarray(phases, dtype=np.int64)
         n_phases = self.layout.n_phases
         if wanted.shape != n_phases.shape or (wanted < 0).any() or (wanted >= n_phases).any():
-            raise ConfigurationError(f"phases must be from 0 to {(n_phases - 1).tolist()} of each signal, not {phases}")
+            raise ConfigurationError(
+                f"phases must be from 0 to {(n_phases - 1).tolist()} of each signal, not {wanted.tolist()}"
+            )
         now = self.time(b)
         shown, switch = self.state.phases[b], self.state.switch[b]
         min_green, end_gain, clearance = self.layout.signal_times
