@@ -5,6 +5,7 @@ The signals have no cross streets unless asked for: their second phase opens not
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -59,10 +60,15 @@ def simulation(batch: int = 1, flow: float = FLOW, **options: bool | int) -> Sim
     return made
 
 
+@functools.cache
+def _plan_at(moment: float, signals: int) -> NDArray[np.int64]:
+    starts = np.array([offset(i) for i in range(signals)])
+    return ((moment - starts) % CYCLE >= GREEN_DECISIONS * DECISION - 1e-6).astype(np.int64)
+
+
 def plan(time: float, signals: int) -> NDArray[np.int64]:
     """The phase of each signal in the decision that begins at `time`: 0 is green for the corridor."""
-    starts = np.array([offset(i) for i in range(signals)])
-    return ((time - starts) % CYCLE >= GREEN_DECISIONS * DECISION - 1e-6).astype(np.int64)
+    return _plan_at(round(time % CYCLE, 6), signals)
 
 
 @dataclass(frozen=True)
@@ -83,24 +89,25 @@ class Observer:
         self._first, self._n = layout.first, layout.n_cells
         # every link's cells and the pads behind them: pads count for nothing, their lane_length is 0
         self._vehicles_per_density = layout.lane_length
+        self._slowing = (layout.law.c * layout.law.per_greatest)[:, None]
         self._is_cell = (layout.link_of_slot >= 0).astype(np.float64)
-
-    def _per_link(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.add.reduceat(values, self._first, axis=-1)
 
     def observe(self) -> Observation:
         """The present state."""
         cells, law = self._made.state.cells, self._law
         density = cells[:, :2]
-        r = law.lengths[0] * density[:, 0] + law.lengths[1] * density[:, 1]
+        r = law.lengths @ density
         w = cells[:, 2:] / np.maximum(density, 1e-200)
-        speed = np.maximum(0.0, w - (law.c * law.per_greatest)[:, None] * r[:, None])
+        speed = np.maximum(0.0, w - self._slowing * r[:, None])
         vehicles = density * self._vehicles_per_density
-        total = self._per_link(vehicles.sum(axis=1))
-        driven = self._per_link((vehicles * speed).sum(axis=1))
-        queue = self._per_link((vehicles * (speed < STANDING)).sum(axis=1))
+        by_slot = np.empty((4, *r.shape))
+        np.multiply(r, self._is_cell, out=by_slot[0])
+        np.add(vehicles[:, 0], vehicles[:, 1], out=by_slot[1])
+        np.einsum("bks,bks->bs", vehicles, speed, out=by_slot[2])
+        np.einsum("bks,bks->bs", vehicles, speed < STANDING, out=by_slot[3])
+        occupancy, total, driven, queue = np.add.reduceat(by_slot, self._first, axis=-1)
         mean_speed = np.where(total > 1e-9, driven / np.maximum(total, 1e-9), law.w_free[1])
-        return Observation(self._per_link(r * self._is_cell) / self._n, mean_speed, queue)
+        return Observation(occupancy / self._n, mean_speed, queue)
 
 
 def decide(made: Simulation, observer: Observer) -> Observation:
