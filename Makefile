@@ -45,6 +45,8 @@ benchmarks: install-dev
 	$(BIN)/python benchmarks/checkpoint_growth.py
 	$(BIN)/python benchmarks/resume_time.py
 	$(BIN)/python benchmarks/plain_ppo.py
+	$(BIN)/python benchmarks/traffic_sumo.py
+	$(BIN)/python benchmarks/traffic_speed.py
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis

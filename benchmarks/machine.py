@@ -56,8 +56,8 @@ def machine_line(machine: dict[str, Any]) -> str:
     )
 
 
-def arguments(description: str) -> argparse.Namespace:
-    """The options that every benchmark takes."""
+def arguments(description: str, **files: str) -> argparse.Namespace:
+    """The options that every benchmark takes, and further ones that name a file, with their help."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
         "--quick", action="store_true", help="fewer repetitions: a check that it works, not a measurement"
@@ -65,6 +65,8 @@ def arguments(description: str) -> argparse.Namespace:
     parser.add_argument(
         "--json", metavar="FILE", help="write everything measured here as well ('-': only this, to stdout)"
     )
+    for name, words in files.items():
+        parser.add_argument(f"--{name}", metavar="FILE", help=words)
     return parser.parse_args()
 
 

@@ -154,6 +154,18 @@ class Layout:
         """Of each signal, the links with green in each phase."""
         return tuple(signal.phases for signal in (self.network.nodes[name].signal for name in self.signals) if signal)
 
+    @cached_property
+    def n_phases(self) -> NDArray[np.int64]:
+        """Phases of each signal."""
+        return np.array([len(phases) for phases in self.phases], dtype=np.int64)
+
+    @cached_property
+    def signal_times(self) -> Floats:
+        """Minimal green, end gain and clearance of each signal, s, shape (3, signals)."""
+        plans = [plan for plan in (self.network.nodes[name].signal for name in self.signals) if plan]
+        times = [(plan.min_green, plan.end_gain, plan.clearance) for plan in plans]
+        return np.array(times, dtype=np.float64).reshape(-1, 3).T.copy()
+
     def _green(self) -> Floats:
         approaches = [(name, link) for name, node in self.network.nodes.items() for link in node.arriving]
         rows = [

@@ -80,10 +80,24 @@ def difference(old, flux, dt_dx, new):
 
 
 @kernel
-def mean_flux(first, second):
-    """Leave the mean of both stages' fluxes in `first`."""
-    for i in range(first.shape[0]):
-        first[i] = 0.5 * (first[i] + second[i])
+def complete(values, first, second, dt_dx):
+    """Advance `values` in place by the mean of both stages' fluxes."""
+    for i in range(values.shape[0]):
+        inflow, outflow = 0.5 * (first[i] + second[i]), 0.5 * (first[i + 1] + second[i + 1])
+        values[i] += dt_dx[i] * (inflow - outflow)
+
+
+@kernel
+def complete_counted(rho, first, second, dt_dx, dt, passed, present):
+    """As `complete` for a density; adds to what has passed each face and to the time integral of density in the same pass."""
+    n = rho.shape[0]
+    for i in range(n):
+        inflow, outflow = 0.5 * (first[i] + second[i]), 0.5 * (first[i + 1] + second[i + 1])
+        after = rho[i] + dt_dx[i] * (inflow - outflow)
+        rho[i] = after
+        passed[i] += dt * inflow
+        present[i] += dt * after
+    passed[n] += dt * (0.5 * (first[n] + second[n]))
 
 
 @kernel

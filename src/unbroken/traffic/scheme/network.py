@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from unbroken.traffic.scheme.compiling import inlined, kernel, parallel_kernel
 from unbroken.traffic.scheme.law import equilibrium_w, speed, supply
-from unbroken.traffic.scheme.link import EMPTY, TRICKLE, difference, fill_faces, mean_flux, relax_cells
+from unbroken.traffic.scheme.link import EMPTY, TRICKLE, complete, complete_counted, difference, fill_faces, relax_cells
 from unbroken.traffic.scheme.node import send, solve_node
 
 Floats = NDArray[np.float64]
@@ -130,22 +130,13 @@ def _leave(network, law, face, flux):
 
 
 @inlined
-def _fluxes(network, law, cells, waiting, arriving, gate, rates, limit, face, flux, entering, scratch):
+def _fluxes(network, law, cells, waiting, arriving, gate, rates, limit, face, flux, entering, scratch, active):
     _fill_pads(network, cells)
     fill_faces(cells, law, face, flux)
     for node in range(network.signal.shape[0]):
-        solve_node(network, law, node, face, gate, rates, flux, scratch)
+        solve_node(network, law, node, face, gate, rates, flux, scratch, active)
     _enter(network, law, face, limit, waiting, arriving, flux, entering)
     _leave(network, law, face, flux)
-
-
-@inlined
-def _accumulate(network, cells, flux, passed, present):
-    for k in range(2):
-        for f in range(flux.shape[1]):
-            passed[k, f] += network.dt * flux[k, f]
-        for i in range(cells.shape[1]):
-            present[k, i] += network.dt * cells[k, i]
 
 
 @kernel
@@ -165,12 +156,13 @@ def advance_one(network, law, state, b, n_steps):
     entering, entering_between = np.zeros((2, origins)), np.zeros((2, origins))
     arriving, gate = np.zeros((2, origins)), np.zeros(network.in_link.shape[0])
     scratch = np.zeros((9, max(1, network.in_link.shape[0], network.out_link.shape[0])))
+    active = np.zeros(max(1, network.in_link.shape[0]), dtype=np.int64)
     for _ in range(n_steps):
         start = state.step[b] * network.dt
         _open_gates(network, state.phases[b], state.switch[b], start, gate)
         period = min(periods - 1, int((start + 0.5 * network.dt) / network.period))
         arriving[:] = demand[:, :, period]
-        _fluxes(network, law, cells, waiting, arriving, gate, rates, limit, face, flux, entering, scratch)
+        _fluxes(network, law, cells, waiting, arriving, gate, rates, limit, face, flux, entering, scratch, active)
         for row in range(4):
             difference(cells[row], flux[row], network.dt_dx, between[row])
         for k in range(2):
@@ -189,18 +181,17 @@ def advance_one(network, law, state, b, n_steps):
             flux_between,
             entering_between,
             scratch,
+            active,
         )
-        for row in range(4):
-            mean_flux(flux[row], flux_between[row])
-            difference(cells[row], flux[row], network.dt_dx, cells[row])
         for k in range(2):
+            complete_counted(cells[k], flux[k], flux_between[k], network.dt_dx, network.dt, passed[k], present[k])
+            complete(cells[2 + k], flux[2 + k], flux_between[2 + k], network.dt_dx)
             for o in range(origins):
                 arrived[k, o] += network.dt * arriving[k, o]
                 remaining = _available(network, arriving, waiting_between, k, o) - entering_between[k, o]
                 waiting[k, o] = 0.5 * (waiting[k, o] + network.dt * remaining)
                 waited[k, o] += network.dt * waiting[k, o]
         relax_cells(cells, limit, law, face[10])
-        _accumulate(network, cells, flux, passed, present)
         state.step[b] += 1
 
 

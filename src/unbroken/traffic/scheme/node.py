@@ -27,18 +27,23 @@ def send(face, slot, factor, law, k):
 
 
 @inlined
-def _approaches_want(network, law, node, face, gate, rate, scratch):
-    """Fill WANTED (veh/s) and WEIGHT (veh/m, for the mixture of classes on an exit) of every approach."""
-    first = network.in_start[node]
+def _approaches_want(network, law, node, face, gate, rate, scratch, active):
+    """Fill WANTED (veh/s) and WEIGHT (veh/m, for the mixture of classes on an exit) of open approaches; list them in `active`.
+
+    Closed ones would only add zeros everywhere: a signal's node costs what its open approaches cost. Returns their number.
+    """
+    first, n_open = network.in_start[node], 0
     for e in range(first, network.in_start[node + 1]):
-        i = e - first
         link = network.in_link[e]
         slot, width = network.last[link], gate[e] * network.lanes[link]
+        if not width > 0.0:
+            continue
+        i = e - first
+        active[n_open] = i
+        n_open += 1
         total = 0.0
         for k in range(2):
-            wanted = 0.0
-            if width > 0.0:
-                wanted = max(0.0, width * send(face, slot, network.factor[k, e], law, k) - TRICKLE)
+            wanted = max(0.0, width * send(face, slot, network.factor[k, e], law, k) - TRICKLE)
             scratch[WANTED + k, i] = wanted
             scratch[WEIGHT + k, i] = width * face[5 * k + 1, slot]
             total += wanted
@@ -46,15 +51,17 @@ def _approaches_want(network, law, node, face, gate, rate, scratch):
             allowed = rate[network.meter[e]] / total
             for row in range(WANTED, WEIGHT + 2):
                 scratch[row, i] *= allowed
+    return n_open
 
 
 @inlined
-def _exits_take(network, law, node, k, face, scratch):
+def _exits_take(network, law, node, k, face, scratch, active, n_open):
     """Fill ROOM (veh/s of class k) of every exit, for the mixture of w and classes that wants to enter it."""
     first, n_out = network.in_start[node], network.out_start[node + 1] - network.out_start[node]
     for j in range(n_out):
         wanted, w_wanted, own, others = 0.0, 0.0, 0.0, 0.0
-        for i in range(network.in_start[node + 1] - first):
+        for a in range(n_open):
+            i = active[a]
             turn = network.turn_start[node] + i * n_out + j
             flow = scratch[WANTED + k, i] * network.share[k, turn]
             if flow > 0.0:
@@ -73,12 +80,12 @@ def _exits_take(network, law, node, k, face, scratch):
 
 
 @inlined
-def _all_fit(network, node, k, scratch):
-    n_in = network.in_start[node + 1] - network.in_start[node]
+def _all_fit(network, node, k, scratch, active, n_open):
     n_out = network.out_start[node + 1] - network.out_start[node]
     for j in range(n_out):
         arriving = 0.0
-        for i in range(n_in):
+        for a in range(n_open):
+            i = active[a]
             arriving += scratch[WANTED + k, i] * network.share[k, network.turn_start[node] + i * n_out + j]
         if arriving > scratch[ROOM, j]:
             return False
@@ -97,14 +104,14 @@ def _settle(network, node, k, i, flow, scratch):
 
 
 @inlined
-def _tightest_exit(network, node, k, scratch):
+def _tightest_exit(network, node, k, scratch, active, n_open):
     """The exit that allows the least per unit of priority to approaches that are not settled yet, and that amount."""
-    first, n_in = network.in_start[node], network.in_start[node + 1] - network.in_start[node]
-    n_out = network.out_start[node + 1] - network.out_start[node]
+    first, n_out = network.in_start[node], network.out_start[node + 1] - network.out_start[node]
     tightest, least = -1, 0.0
     for j in range(n_out):
         claims = 0.0
-        for i in range(n_in):
+        for a in range(n_open):
+            i = active[a]
             if scratch[DONE, i] == 0.0:
                 claims += network.priority[first + i] * network.share[k, network.turn_start[node] + i * n_out + j]
         if claims > 0.0 and (tightest < 0 or scratch[LEFT, j] / claims < least):
@@ -113,45 +120,52 @@ def _tightest_exit(network, node, k, scratch):
 
 
 @inlined
-def _share_out(network, node, k, scratch):
+def _share_out(network, node, k, scratch, active, n_open):
     """Settle approaches, always at the tightest exit: who wants less than its part gets it, otherwise all get their part."""
-    first, n_in = network.in_start[node], network.in_start[node + 1] - network.in_start[node]
-    n_out = network.out_start[node + 1] - network.out_start[node]
+    first, n_out = network.in_start[node], network.out_start[node + 1] - network.out_start[node]
     for j in range(n_out):
         scratch[LEFT, j] = scratch[ROOM, j]
-    for i in range(n_in):
+    for a in range(n_open):
+        i = active[a]
         scratch[DONE, i] = 0.0
         if scratch[WANTED + k, i] == 0.0:
             _settle(network, node, k, i, 0.0, scratch)
-    for _ in range(n_in):
-        exit_, level = _tightest_exit(network, node, k, scratch)
+    for _ in range(n_open):
+        exit_, level = _tightest_exit(network, node, k, scratch, active, n_open)
         if exit_ < 0:
             break
         modest = False
-        for i in range(n_in):
+        for a in range(n_open):
+            i = active[a]
             uses = network.share[k, network.turn_start[node] + i * n_out + exit_] > 0.0
             if uses and scratch[DONE, i] == 0.0 and scratch[WANTED + k, i] <= level * network.priority[first + i]:
                 _settle(network, node, k, i, scratch[WANTED + k, i], scratch)
                 modest = True
         if not modest:
-            for i in range(n_in):
+            for a in range(n_open):
+                i = active[a]
                 uses = network.share[k, network.turn_start[node] + i * n_out + exit_] > 0.0
                 if uses and scratch[DONE, i] == 0.0:
                     _settle(network, node, k, i, level * network.priority[first + i], scratch)
 
 
 @inlined
-def _write_fluxes(network, node, k, face, flux, scratch):
-    first, n_in = network.in_start[node], network.in_start[node + 1] - network.in_start[node]
-    n_out = network.out_start[node + 1] - network.out_start[node]
-    for i in range(n_in):
+def _write_fluxes(network, node, k, face, flux, scratch, active, n_open):
+    first, n_out = network.in_start[node], network.out_start[node + 1] - network.out_start[node]
+    for e in range(first, network.in_start[node + 1]):
+        slot = network.last[network.in_link[e]]
+        flux[k, slot + 1] = 0.0
+        flux[2 + k, slot + 1] = 0.0
+    for a in range(n_open):
+        i = active[a]
         link = network.in_link[first + i]
         slot = network.last[link]
         flux[k, slot + 1] = scratch[SENT, i] / network.lanes[link]
         flux[2 + k, slot + 1] = flux[k, slot + 1] * face[5 * k + 3, slot]
     for j in range(n_out):
         flow, w_flow = 0.0, 0.0
-        for i in range(n_in):
+        for a in range(n_open):
+            i = active[a]
             part = scratch[SENT, i] * network.share[k, network.turn_start[node] + i * n_out + j]
             flow += part
             w_flow += part * face[5 * k + 3, network.last[network.in_link[first + i]]]
@@ -161,14 +175,14 @@ def _write_fluxes(network, node, k, face, flux, scratch):
 
 
 @inlined
-def solve_node(network, law, node, face, gate, rate, flux, scratch):
+def solve_node(network, law, node, face, gate, rate, flux, scratch, active):
     """Set the fluxes at all link ends of `node`; `gate` is the open part of the step per approach, `rate` of meters in veh/s."""
-    _approaches_want(network, law, node, face, gate, rate, scratch)
+    n_open = _approaches_want(network, law, node, face, gate, rate, scratch, active)
     for k in range(2):
-        _exits_take(network, law, node, k, face, scratch)
-        if _all_fit(network, node, k, scratch):
-            for i in range(network.in_start[node + 1] - network.in_start[node]):
-                scratch[SENT, i] = scratch[WANTED + k, i]
+        _exits_take(network, law, node, k, face, scratch, active, n_open)
+        if _all_fit(network, node, k, scratch, active, n_open):
+            for a in range(n_open):
+                scratch[SENT, active[a]] = scratch[WANTED + k, active[a]]
         else:
-            _share_out(network, node, k, scratch)
-        _write_fluxes(network, node, k, face, flux, scratch)
+            _share_out(network, node, k, scratch, active, n_open)
+        _write_fluxes(network, node, k, face, flux, scratch, active, n_open)

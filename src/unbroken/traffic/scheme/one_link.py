@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from unbroken.traffic.scheme.compiling import kernel
-from unbroken.traffic.scheme.link import difference, fill_faces, mean_flux, relax_cells
+from unbroken.traffic.scheme.link import complete, difference, fill_faces, relax_cells
 
 PADS = 2  # at each end, so that a pad's neighbour to the inside and the outside are known and its face value is second order
 FREE, WALL, PERIODIC, HELD = 0, 1, 2, 3
@@ -61,6 +61,5 @@ def advance_link(cells, held, law, limit, boundary, signals, dt, dx, n_steps):
         fill_faces(between, law, face, flux_between)
         _close_faces(flux_between, left, right, signals, start, dt)
         for row in range(4):
-            mean_flux(flux[row], flux_between[row])
-            difference(cells[row], flux[row], dt_dx, cells[row])
+            complete(cells[row], flux[row], flux_between[row], dt_dx)
         relax_cells(cells, limit, law, face[10])

@@ -1,0 +1,144 @@
+"""The corridor of the traffic benchmarks: 10 km in 20 links of 500 m, one lane, cars only, a fixed-time signal at each inner node.
+
+The signals have no cross streets unless asked for: their second phase opens nothing. All simulators get the same green window.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unbroken.traffic import CAR, Link, Movement, Node, RoadNetwork, Signal, Simulation
+
+LINKS = 20
+LENGTH = 500.0
+DECISION = 15.0
+CYCLE = 60.0
+GREEN_DECISIONS = 3  # of the four in a cycle
+FLOW = 800 / 3600  # veh/s, 64 % of what the signals let through
+CROSS_FLOW = 180 / 3600
+STANDING = 5 / 3.6  # m/s, the speed below which a cell belongs to a queue
+SIGNAL = Signal(((), ()))
+OPENS = SIGNAL.clearance  # s after the decision for green
+CLOSES = GREEN_DECISIONS * DECISION + SIGNAL.end_gain
+
+
+def offset(node: int) -> float:
+    """s by which a node's cycle is late: half a cycle at every other node, about the travel time."""
+    return 30.0 * (node % 2)
+
+
+def network(*, cross: bool = False, lights: bool = True, links: int = LINKS, refine: int = 1) -> RoadNetwork:
+    """The corridor; `refine` times finer than the default grid of 25 m and 0.6 s."""
+    roads = {f"main{i}": Link(LENGTH) for i in range(links)}
+    nodes, origins, sinks = {}, ["main0"], {f"main{links - 1}": math.inf}
+    for i in range(links - 1):
+        movements = [Movement(f"main{i}", f"main{i + 1}")]
+        other: tuple[str, ...] = ()
+        if cross:
+            roads |= {f"in{i}": Link(100.0), f"out{i}": Link(100.0)}
+            movements.append(Movement(f"in{i}", f"out{i}"))
+            origins.append(f"in{i}")
+            sinks[f"out{i}"] = math.inf
+            other = (f"in{i}",)
+        nodes[f"node{i}"] = Node(tuple(movements), signal=Signal(((f"main{i}",), other)) if lights else None)
+    return RoadNetwork(roads, nodes, tuple(origins), sinks, cell=25.0 / refine, step=0.6 / refine)
+
+
+def simulation(batch: int = 1, flow: float = FLOW, **options: bool | int) -> Simulation:
+    """The corridor with constant demand, empty at time 0."""
+    made = Simulation(network(**options), batch)  # type: ignore[arg-type]
+    demand = np.zeros((2, len(made.network.origins), 1))
+    demand[1] = CROSS_FLOW
+    demand[1, 0] = flow
+    for b in range(batch):
+        made.set_demand(b, demand)
+    return made
+
+
+@functools.cache
+def _plan_at(moment: float, signals: int) -> NDArray[np.int64]:
+    starts = np.array([offset(i) for i in range(signals)])
+    return ((moment - starts) % CYCLE >= GREEN_DECISIONS * DECISION - 1e-6).astype(np.int64)
+
+
+def plan(time: float, signals: int) -> NDArray[np.int64]:
+    """The phase of each signal in the decision that begins at `time`: 0 is green for the corridor."""
+    return _plan_at(round(time % CYCLE, 6), signals)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Of each link: mean occupancy, mean speed of the vehicles in m/s, vehicles in cells under 5 km/h; shape (batch, links)."""
+
+    occupancy: NDArray[np.float64]
+    speed: NDArray[np.float64]
+    queue: NDArray[np.float64]
+
+
+class Observer:
+    """What an environment sees of every link, computed for the whole batch with NumPy."""
+
+    def __init__(self, made: Simulation) -> None:
+        layout = made.layout
+        self._made, self._law = made, layout.law
+        self._first, self._n = layout.first, layout.n_cells
+        # every link's cells and the pads behind them: pads count for nothing, their lane_length is 0
+        self._vehicles_per_density = layout.lane_length
+        self._slowing = (layout.law.c * layout.law.per_greatest)[:, None]
+        self._is_cell = (layout.link_of_slot >= 0).astype(np.float64)
+
+    def observe(self) -> Observation:
+        """The present state."""
+        cells, law = self._made.state.cells, self._law
+        density = cells[:, :2]
+        r = law.lengths @ density
+        w = cells[:, 2:] / np.maximum(density, 1e-200)
+        speed = np.maximum(0.0, w - self._slowing * r[:, None])
+        vehicles = density * self._vehicles_per_density
+        by_slot = np.empty((4, *r.shape))
+        np.multiply(r, self._is_cell, out=by_slot[0])
+        np.add(vehicles[:, 0], vehicles[:, 1], out=by_slot[1])
+        np.einsum("bks,bks->bs", vehicles, speed, out=by_slot[2])
+        np.einsum("bks,bks->bs", vehicles, speed < STANDING, out=by_slot[3])
+        occupancy, total, driven, queue = np.add.reduceat(by_slot, self._first, axis=-1)
+        mean_speed = np.where(total > 1e-9, driven / np.maximum(total, 1e-9), law.w_free[1])
+        return Observation(occupancy / self._n, mean_speed, queue)
+
+
+def decide(made: Simulation, observer: Observer) -> Observation:
+    """One decision of every copy, as an environment makes it: request phases, advance 15 s, observe."""
+    phases = plan(made.time(), len(made.layout.signals))
+    for b in range(made.batch):
+        made.request_all(phases, b)
+    made.advance(DECISION)
+    return observer.observe()
+
+
+def run(made: Simulation, seconds: float) -> None:
+    """Decide for `seconds` of simulated time."""
+    observer = Observer(made)
+    for _ in range(round(seconds / DECISION)):
+        decide(made, observer)
+
+
+def travel_time(*, lights: bool, warm: float, span: float, refine: int = 1, links: int = LINKS) -> float:
+    """Mean travel time in s at constant demand, waiting to enter included: vehicles present over flow (Little's law)."""
+    made = simulation(lights=lights, refine=refine, links=links)
+    run(made, warm)
+    before = _time_spent(made)
+    run(made, span)
+    return float((_time_spent(made) - before) / (FLOW * span))
+
+
+def _time_spent(made: Simulation) -> float:
+    return float(made.state.present[0, 1] @ made.layout.lane_length)
+
+
+def free_time() -> float:
+    """Travel time of a car alone, s."""
+    return LINKS * LENGTH / CAR.free_speed
