@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unbroken.traffic import CAR, Link, Movement, Node, RoadNetwork, Signal, Simulation
+from unbroken.traffic.detectors import Detectors, Region
 
 LINKS = 20
 LENGTH = 500.0
@@ -21,7 +21,6 @@ CYCLE = 60.0
 GREEN_DECISIONS = 3  # of the four in a cycle
 FLOW = 800 / 3600  # veh/s, 64 % of what the signals let through
 CROSS_FLOW = 180 / 3600
-STANDING = 5 / 3.6  # m/s, the speed below which a cell belongs to a queue
 SIGNAL = Signal(((), ()))
 OPENS = SIGNAL.clearance  # s after the decision for green
 CLOSES = GREEN_DECISIONS * DECISION + SIGNAL.end_gain
@@ -71,59 +70,24 @@ def plan(time: float, signals: int) -> NDArray[np.int64]:
     return _plan_at(round(time % CYCLE, 6), signals)
 
 
-@dataclass(frozen=True)
-class Observation:
-    """Of each link: mean occupancy, mean speed of the vehicles in m/s, vehicles in cells under 5 km/h; shape (batch, links)."""
-
-    occupancy: NDArray[np.float64]
-    speed: NDArray[np.float64]
-    queue: NDArray[np.float64]
+def detectors(made: Simulation) -> Detectors:
+    """One over each link."""
+    return Detectors(made.layout, [Region(name, 0.0, link.length) for name, link in made.network.links.items()])
 
 
-class Observer:
-    """What an environment sees of every link, computed for the whole batch with NumPy."""
-
-    def __init__(self, made: Simulation) -> None:
-        layout = made.layout
-        self._made, self._law = made, layout.law
-        self._first, self._n = layout.first, layout.n_cells
-        # every link's cells and the pads behind them: pads count for nothing, their lane_length is 0
-        self._vehicles_per_density = layout.lane_length
-        self._slowing = (layout.law.c * layout.law.per_greatest)[:, None]
-        self._is_cell = (layout.link_of_slot >= 0).astype(np.float64)
-
-    def observe(self) -> Observation:
-        """The present state."""
-        cells, law = self._made.state.cells, self._law
-        density = cells[:, :2]
-        r = law.lengths @ density
-        w = cells[:, 2:] / np.maximum(density, 1e-200)
-        speed = np.maximum(0.0, w - self._slowing * r[:, None])
-        vehicles = density * self._vehicles_per_density
-        by_slot = np.empty((4, *r.shape))
-        np.multiply(r, self._is_cell, out=by_slot[0])
-        np.add(vehicles[:, 0], vehicles[:, 1], out=by_slot[1])
-        np.einsum("bks,bks->bs", vehicles, speed, out=by_slot[2])
-        np.einsum("bks,bks->bs", vehicles, speed < STANDING, out=by_slot[3])
-        occupancy, total, driven, queue = np.add.reduceat(by_slot, self._first, axis=-1)
-        mean_speed = np.where(total > 1e-9, driven / np.maximum(total, 1e-9), law.w_free[1])
-        return Observation(occupancy / self._n, mean_speed, queue)
-
-
-def decide(made: Simulation, observer: Observer) -> Observation:
-    """One decision of every copy, as an environment makes it: request phases, advance 15 s, observe."""
-    phases = plan(made.time(), len(made.layout.signals))
-    for b in range(made.batch):
-        made.request_all(phases, b)
+def decide(made: Simulation, seen: Detectors) -> tuple[NDArray[np.float64], ...]:
+    """One decision of every copy, as an environment makes it: request phases, advance 15 s, observe all links."""
+    made.request(plan(made.time(), len(made.layout.signals)))
     made.advance(DECISION)
-    return observer.observe()
+    seen.look(made)
+    return seen.occupancy, seen.speed, seen.queued
 
 
 def run(made: Simulation, seconds: float) -> None:
     """Decide for `seconds` of simulated time."""
-    observer = Observer(made)
+    seen = detectors(made)
     for _ in range(round(seconds / DECISION)):
-        decide(made, observer)
+        decide(made, seen)
 
 
 def travel_time(*, lights: bool, warm: float, span: float, refine: int = 1, links: int = LINKS) -> float:

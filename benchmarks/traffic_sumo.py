@@ -85,11 +85,11 @@ class Ours:
         green_until = CLOSES - 2.0  # cars pass for 2 s of the yellow
         for _ in range(round(seconds / CYCLE)):
             if self.lights:
-                made.request(0, 0)
+                made.request([[0]])
             for span, phase in ((green_until, 1), (CYCLE - green_until, None)):
                 self._steps(made.n_steps(span), each)
                 if self.lights and phase is not None:
-                    made.request(0, phase)
+                    made.request([[phase]])
 
     def _steps(self, n: int, each: list[tuple[float, float]] | None) -> None:
         made = self.simulation

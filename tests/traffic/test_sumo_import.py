@@ -160,7 +160,9 @@ def follow(simulation, programs, duration):
     while simulation.time() < duration - 1e-6:
         for s, program in enumerate(steps):
             following = (position[s] + 1) % len(program)
-            if simulation.time() >= change[s] and simulation.request(s, program[following][0]):
+            wanted = simulation.phases()
+            wanted[0, s] = program[following][0]
+            if simulation.time() >= change[s] and simulation.request(wanted)[0, s]:
                 position[s] = following
                 change[s] = simulation.time() + simulation.signal(s).clearance + program[following][1]
         simulation.advance(3.0)

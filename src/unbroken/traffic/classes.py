@@ -36,8 +36,8 @@ class VehicleClass:
     max_occupancy: float  # R
     pressure: float  # c, m/s
     relaxation_time: float  # tau, s
-    critical: float = 0.40
-    standing: float = 0.85
+    critical: float = 0.44
+    standing: float = 0.80
 
     def __post_init__(self) -> None:
         for name in ("free_speed", "length", "max_occupancy", "pressure", "relaxation_time"):

@@ -102,21 +102,115 @@ class TrafficEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
 
 
 class TrafficLightControlEnv(TrafficEnv):
-    """Signals on an avenue."""
+    """Traffic lights on an avenue: which phase each node shows next.
+
+    ## Description
+    Four signalised cross-streets on an avenue of 1.9 km, two lanes each way (`scenarios/traffic_light_control.yaml`; any scenario
+    with `control: signals` works). Motorcycles and cars arrive in Poisson counts per 60 s.
+
+    ## Action space
+    `MultiDiscrete`, one part for each signal, in the order of the scenario's nodes: the phase to show next. A phase lasts at
+    least its minimal green (7 s) and at most its maximal green (75 s); between phases lie 3 s of yellow and 2 s of all-red. The
+    simulator keeps these times: a change that comes too early does nothing, a phase that is too long goes over to the next.
+    `action_masks()` says which choices are legal.
+
+    ## Observation space
+    `Box(0, 1)`, float32. With A arriving links and E leaving links (by signal, in the order of its movements), S signals:
+
+    | numbers | what | 1 is |
+    |---|---|---|
+    | A | occupancy of the last 100 m before the stop line | 1.3, motorcycles stand |
+    | A | occupancy of the whole link | 1.3 |
+    | 2 A | mean speed of motorcycles and cars | the free speed or limit |
+    | 2 A | vehicles slower than 5 km/h, motorcycles and cars | the link full of that class alone |
+    | E | occupancy of the first 100 m of each leaving link | 1.3 |
+    | phases of all signals | 1 for the phase that has green or gets it next | |
+    | S | seconds since it opened | the maximal green |
+    | S | 1 if it may end | |
+
+    ## Reward
+    - (vehicle seconds spent in the last 15 s, origin queues included) / (N x 15 s), with N the vehicles that would be on the road
+    if the mean demand met empty roads.
+
+    ## Episode
+    Starts after 900 s of warm-up under Webster's fixed-time plan; 3,600 s, 240 decisions, then truncated. `measured` and `drain`
+    (s) set other lengths for comparisons. `reset(seed=...)` sets the arrivals.
+
+    ## Version
+    v0
+    """
 
     task_class = SignalTask
     default_scenario = "traffic_light_control"
 
 
 class RampMeteringEnv(TrafficEnv):
-    """A ramp meter on a two-lane road."""
+    """Ramp metering: how many vehicles an hour a ramp may let go.
+
+    ## Description
+    Four kilometres of a two-lane road with an on-ramp at 2.5 km that holds 300 m of queue (`scenarios/ramp_metering.yaml`; any
+    scenario with `meters` works). Once the merge has broken down it passes about a tenth less.
+
+    ## Action space
+    `MultiDiscrete`, one part for each meter: 0 to 13 are 240 to 1,800 veh/h in steps of 120. All are legal.
+
+    ## Observation space
+    `Box(0, 1)`, float32. With D sections of 250 m (four before and four behind each merge), M meters:
+
+    | numbers | what | 1 is |
+    |---|---|---|
+    | D | occupancy | cars stand |
+    | 2 D | mean speed of motorcycles and cars | the free speed or limit |
+    | M | occupancy of the ramp | cars stand |
+    | M | vehicles that wait outside of the ramp, n / (n + ramp's storage) | infinitely many |
+    | M | the rate | 1,800 veh/h |
+
+    ## Reward
+    - (vehicle seconds spent in the last 15 s, origin queues included) / (N x 15 s) - 0.5 (vehicles outside of the ramp) / N, N as
+    in
+    `TrafficLightControlEnv`.
+
+    ## Episode
+    As `TrafficLightControlEnv`, with open meters in the warm-up.
+
+    ## Version
+    v0
+    """
 
     task_class = RampTask
     default_scenario = "ramp_metering"
 
 
 class AdaptiveSpeedControlEnv(TrafficEnv):
-    """Variable speed limits before a lane drop."""
+    """Variable speed limits: what may be driven in each zone before a bottleneck.
+
+    ## Description
+    Six kilometres of a two-lane road that lose a lane at 4.5 km, four zones of one kilometre before it
+    (`scenarios/adaptive_speed_control.yaml`; any scenario with `zones` works).
+
+    ## Action space
+    `MultiDiscrete`, one part for each zone: 0 to 3 are 30, 40, 50, 60 km/h. A limit changes by at most 10 km/h in one decision:
+    what lies further away is approached. `action_masks()` says which choices are within reach.
+
+    ## Observation space
+    `Box(0, 1)`, float32. With D sections of 500 m on all links, Z zones:
+
+    | numbers | what | 1 is |
+    |---|---|---|
+    | D | occupancy | cars stand |
+    | 2 D | mean speed of motorcycles and cars | the free speed |
+    | Z | the limit | 60 km/h; 0 is 30 km/h |
+
+    ## Reward
+    - (vehicle seconds spent in the last 15 s, origin queues included) / (N x 15 s) - 0.005 (changes by 10 km/h), N as in
+    `TrafficLightControlEnv`.
+
+    ## Episode
+    As `TrafficLightControlEnv`, with the highest limits in the warm-up.
+
+    ## Version
+    v0
+    """
 
     task_class = SpeedTask
     default_scenario = "adaptive_speed_control"

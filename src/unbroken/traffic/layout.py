@@ -121,6 +121,9 @@ class Layout:
             first=self.first,
             last=self.first + self.n_cells - 1,
             lanes=np.array([float(link.lanes) for link in network.links.values()]),
+            ahead=self._neighbours()[0],
+            behind=self._neighbours()[1],
+            approach=self._approach(),
             dt_dx=np.where(self.dx > 0, network.step / dx, 0.0),
             in_start=_starts([len(node.arriving) for node in nodes]),
             in_link=self._indices([link for node in nodes for link in node.arriving]),
@@ -154,17 +157,21 @@ class Layout:
         """Of each signal, the links with green in each phase."""
         return tuple(signal.phases for signal in (self.network.nodes[name].signal for name in self.signals) if signal)
 
-    @cached_property
-    def n_phases(self) -> NDArray[np.int64]:
-        """Phases of each signal."""
-        return np.array([len(phases) for phases in self.phases], dtype=np.int64)
+    def _neighbours(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Of each link, the one that most vehicles go on to and the one that most come from (share x lanes); -1 at the ends."""
+        ahead, behind = (np.full(len(self.links), -1, dtype=np.int64) for _ in range(2))
+        for node in self.network.nodes.values():
+            weight = {
+                (m.origin, m.destination): sum(m.share) * self.network.links[m.origin].lanes for m in node.movements
+            }
+            for origin, destination in sorted(weight, key=lambda pair: weight[pair]):
+                ahead[self.links.index(origin)] = self.links.index(destination)
+                behind[self.links.index(destination)] = self.links.index(origin)
+        return ahead, behind
 
-    @cached_property
-    def signal_times(self) -> Floats:
-        """Minimal green, end gain and clearance of each signal, s, shape (3, signals)."""
-        plans = [plan for plan in (self.network.nodes[name].signal for name in self.signals) if plan]
-        times = [(plan.min_green, plan.end_gain, plan.clearance) for plan in plans]
-        return np.array(times, dtype=np.float64).reshape(-1, 3).T.copy()
+    def _approach(self) -> NDArray[np.int64]:
+        approaches = [link for node in self.network.nodes.values() for link in node.arriving]
+        return np.array([approaches.index(link) if link in approaches else -1 for link in self.links], dtype=np.int64)
 
     def _green(self) -> Floats:
         approaches = [(name, link) for name, node in self.network.nodes.items() for link in node.arriving]

@@ -23,6 +23,9 @@ class Network(NamedTuple):
     first: Integers  # (links,) slot of the first cell
     last: Integers  # (links,)
     lanes: Floats  # (links,)
+    ahead: Integers  # (links,) the link that most vehicles go on to, or -1
+    behind: Integers  # (links,) the link that most vehicles come from, or -1
+    approach: Integers  # (links,) index among approaches, or -1
     dt_dx: Floats  # (slots,) zero at pads
     in_start: Integers  # (nodes + 1,)
     in_link: Integers  # (approaches,)
@@ -78,12 +81,18 @@ def _open_gates(network, phases, switch, start, gate):
 
 
 @inlined
-def _fill_pads(network, cells):
+def _fill_pads(network, cells, gate):
+    """What slopes at link ends look at: the neighbour across an open node, at red and at the network's ends the cell itself."""
     for link in range(network.first.shape[0]):
         first, last = network.first[link], network.last[link]
+        before, after = first, last
+        if network.ahead[link] >= 0 and gate[network.approach[link]] == 1.0:
+            after = network.first[network.ahead[link]]
+        if network.behind[link] >= 0 and gate[network.approach[network.behind[link]]] == 1.0:
+            before = network.last[network.behind[link]]
         for row in range(4):
-            cells[row, first - 1] = cells[row, first]
-            cells[row, last + 1] = cells[row, last]
+            cells[row, first - 1] = cells[row, before]
+            cells[row, last + 1] = cells[row, after]
 
 
 @inlined
@@ -131,7 +140,7 @@ def _leave(network, law, face, flux):
 
 @inlined
 def _fluxes(network, law, cells, waiting, arriving, gate, rates, limit, face, flux, entering, scratch, active):
-    _fill_pads(network, cells)
+    _fill_pads(network, cells, gate)
     fill_faces(cells, law, face, flux)
     for node in range(network.signal.shape[0]):
         solve_node(network, law, node, face, gate, rates, flux, scratch, active)
