@@ -30,18 +30,18 @@ def _monotonised_central(a, b):
 
 @kernel
 def slopes(first, second, lengths, most, slope_first, slope_second):
-    """Half the slopes of both densities in each slot; none where a face would be denser than `most`, at which all stand.
+    """Half the slopes of both densities in each slot, made less steep where a face would be denser than `most`, at which all stand.
 
     Each class's face values are between its cells, but their sum need not be: motorcycles may be flat where cars rise. Occupancy
-    of a cell stays below `most` only if that of both of its faces does.
+    of a cell stays below `most` only if that of both of its faces does (scaling as Zhang and Shu, J. Comput. Phys. 229:3091, 2010).
     """
     length_first, length_second = lengths[0], lengths[1]
     for i in range(1, first.shape[0] - 1):
         here, there = first[i], second[i]
         a = 0.5 * _monotonised_central(here - first[i - 1], first[i + 1] - here)
         b = 0.5 * _monotonised_central(there - second[i - 1], second[i + 1] - there)
-        room = most - (length_first * here + length_second * there)
-        kept = 1.0 if abs(length_first * a + length_second * b) <= room else 0.0
+        room = max(0.0, most - (length_first * here + length_second * there))
+        kept = min(1.0, room / max(abs(length_first * a + length_second * b), EMPTY))
         slope_first[i] = a * kept
         slope_second[i] = b * kept
 
