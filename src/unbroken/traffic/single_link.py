@@ -133,7 +133,7 @@ class _Link:
         from unbroken.traffic.scheme.one_link import PADS, advance_link
 
         exponent = 1.0 if self.gamma is None else self.gamma
-        fastest = float(np.maximum(w_free, exponent * self.c).max())
+        fastest = max(1.0, exponent) * float(w_free.max())  # of v - x p'(x) and v, with w never above w_free
         n_steps = max(1, math.ceil(duration * fastest / (COURANT * dx))) if duration else 0
         if n_steps == 0:
             return
