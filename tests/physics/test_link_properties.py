@@ -17,7 +17,9 @@ JAM = R[:, 0] / LENGTHS
 ROUNDING = 1e-11
 GAMMAS = st.sampled_from([1.0, 2.0, 1.5])
 unit = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1))
-share = st.one_of(st.sampled_from([0.0, 1e-30, 1e-250, 1.0]), st.floats(0, 1))  # of jam occupancy, or of motorcycles in it
+share = st.one_of(
+    st.sampled_from([0.0, 1e-30, 1e-250, 1.0]), st.floats(0, 1)
+)  # of jam occupancy, or of motorcycles in it
 cells = st.lists(st.tuples(share, share, unit, unit), min_size=1, max_size=16)
 walls = st.sampled_from([("wall", "wall"), ("periodic", "periodic")])
 durations = st.sampled_from([0.6, 3.0, 30.0, 120.0])
@@ -125,6 +127,8 @@ def test_red_passes_exactly_nothing_whatever_the_states(drawn, gamma, face, data
     after, _ = run(rho, v, gamma, 30.0, boundary=("wall", "wall"), signals=[(face, 0.0, 30.0)])
     for part in (slice(None, face), slice(face, None)):
         assert after[:, part].sum(axis=1) == pytest.approx(rho[:, part].sum(axis=1), rel=1e-13, abs=1e-15)
+        empty = (rho[:, part] == 0).all(axis=1)
+        assert (after[:, part][empty] == 0).all()
 
 
 @given(drawn=cells, gamma=GAMMAS, boundary=walls, duration=durations)

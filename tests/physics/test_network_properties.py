@@ -103,7 +103,9 @@ def command(simulation, rng, b=0):
         simulation.request(signal, int(rng.integers(len(simulation.signal(signal).phases))), b, at=at)
     for meter in range(len(simulation.network.meters)):
         simulation.set_rate(meter, rng.choice([0.0, 0.05, 0.3, np.inf]), b)
-    simulation.set_limit(simulation.layout.links[rng.integers(len(simulation.layout.links))], rng.choice([3.0, 12.0]), b)
+    simulation.set_limit(
+        simulation.layout.links[rng.integers(len(simulation.layout.links))], rng.choice([3.0, 12.0]), b
+    )
 
 
 def closed(simulation, until):

@@ -15,7 +15,6 @@ LENGTH = 2000.0  # m
 RHO_MAX, C = 0.14, 16.0  # veh/m, m/s
 
 
-
 def same_w(left: tuple[float, float], rho: float, gamma: float) -> RiemannProblem:
     """A 1-wave without a contact: a shock or a fan from `left` to `rho` (veh/m)."""
     right = left[1] + C * ((left[0] / RHO_MAX) ** gamma - (rho / RHO_MAX) ** gamma)
@@ -47,9 +46,7 @@ def simulated(problem: RiemannProblem, n: int, t: float) -> tuple[Floats, Floats
     left = faces[:-1] < 0
     rho = np.where(left, problem.left[0], problem.right[0])
     v = np.where(left, problem.left[1], problem.right[1])
-    rho, v = simulate_link(
-        rho, v, dx=LENGTH / n, duration=t, rho_max=problem.rho_max, c=problem.c, gamma=problem.gamma
-    )
+    rho, v = simulate_link(rho, v, dx=LENGTH / n, duration=t, rho_max=problem.rho_max, c=problem.c, gamma=problem.gamma)
     return faces, rho, v
 
 

@@ -123,11 +123,7 @@ def capacity_drop(grid: Grid | None = None) -> CapacityDrop:
     grid = grid or Grid()
     network = RoadNetwork(
         {"main": Link(2000.0), "ramp": Link(300.0), "beyond": Link(1500.0)},
-        {
-            "merge": Node(
-                (Movement("main", "beyond"), Movement("ramp", "beyond")), priority={"main": 3.0, "ramp": 1.0}
-            )
-        },
+        {"merge": Node((Movement("main", "beyond"), Movement("ramp", "beyond")), priority={"main": 3.0, "ramp": 1.0})},
         ("main", "ramp"),
         {"beyond": math.inf},
         classes=grid.classes,
@@ -259,7 +255,9 @@ class RedLight:
     history: Floats  # density by time and place, veh/m
 
 
-def red_light(cell: float = 25.0, rho: float = 0.02, v: float = 12.0, red: float = 40.0, gamma: float = 1.0) -> RedLight:
+def red_light(
+    cell: float = 25.0, rho: float = 0.02, v: float = 12.0, red: float = 40.0, gamma: float = 1.0
+) -> RedLight:
     """A stream of `rho` (veh/m) at `v` (m/s) meets 40 s of red in the middle of 4 km; one class, jam 0.14 veh/m, c = 16 m/s.
 
     Exact: the tail moves at the shock's speed toward the queue of density p^-1(w); the stop line discharges at capacity q_m from

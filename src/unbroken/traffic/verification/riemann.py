@@ -94,7 +94,7 @@ class RiemannProblem:
         if v > v_left:
             fan = self._fan(rho, v)
             return (*fan, Piece(fan[1].end, v, rho, v))
-        if v == v_left:
+        if v == v_left or rho == rho_left:  # one implies the other but for rounding
             return (Piece(-math.inf, v, rho_left, v_left),)
         shock = (rho * v - rho_left * v_left) / (rho - rho_left)
         return Piece(-math.inf, shock, rho_left, v_left), Piece(shock, v, rho, v)
