@@ -1,4 +1,4 @@
-"""What traffic engineers measure, measured on small networks: saturation flow, capacity drop, delay at a signal, discharge of a red.
+"""What traffic engineers measure, on small networks: saturation flow, capacity drop, delay at a signal, discharge of a red.
 
 Each function builds its own network, runs it and returns a small record; flows in records are veh/h per lane, times s.
 """
