@@ -264,7 +264,7 @@ def red_light(
     green on, until as many have passed as arrived: at red q_m / (q_m - q).
     """
     n = 2 * round(2000.0 / cell)
-    x = (np.arange(n) + 0.5) * cell - n * cell / 2
+    x = np.asarray((np.arange(n) + 0.5) * cell - n * cell / 2, dtype=np.float64)
     problem = RiemannProblem((rho, v), (rho, 0.0), c=16.0, gamma=gamma)
     density, speed = np.full(n, rho), np.full(n, v)
     history, time, deficit = [density], [0.0], [0.0]
