@@ -127,6 +127,24 @@ def stop_lines(simulation, names):
     return simulation.state.passed[0][:, [simulation.layout.slots(name).stop for name in names]].copy()
 
 
+def vehicles_over(simulation, link, end):
+    """Vehicles of both classes over the beginning or end of a link since the start."""
+    slots = simulation.layout.slots(link)
+    face = slots.stop if end else slots.start
+    return simulation.state.passed[0, :, face] * simulation.network.links[link].lanes
+
+
+def check_turns(simulation):
+    """What enters each exit is its share of what left each approach, by class."""
+    for node in simulation.network.nodes.values():
+        for exit_ in node.leaving:
+            expected = np.zeros(2)
+            for m in node.movements:
+                if m.destination == exit_:
+                    expected += np.array(m.share) * vehicles_over(simulation, m.origin, end=True)
+            np.testing.assert_allclose(vehicles_over(simulation, exit_, end=False), expected, rtol=1e-10, atol=1e-10)
+
+
 def check_bounds(simulation, motorcycles):
     law, cells = simulation.layout.law, simulation.state.cells[0]
     assert np.isfinite(cells).all()
@@ -152,9 +170,15 @@ def check_any(network, seed, motorcycles):
         command(simulation, rng)
         red = closed(simulation, simulation.time() + DECISION)
         before = stop_lines(simulation, red)
+        limited = [*network.meters, *network.sinks]
+        most = [*simulation.state.rates[0], *network.sinks.values()]
+        counts = [vehicles_over(simulation, link, end=True).sum() for link in limited]
         simulation.advance(DECISION)
+        for link, rate, count in zip(limited, most, counts, strict=True):
+            assert vehicles_over(simulation, link, end=True).sum() - count <= rate * DECISION + 1e-10
         assert np.array_equal(stop_lines(simulation, red), before)
         check_bounds(simulation, motorcycles)
+    check_turns(simulation)
     assert np.abs(simulation.arrived() + start - simulation.left() - simulation.stored()).max() < 1e-9
     if not motorcycles:
         assert simulation.state.cells[:, 0].max() == 0.0
