@@ -83,7 +83,7 @@ def orders(folder: Path) -> str:
         rows.append([kind, f"{shown[0]:.1e}", f"{shown[-1]:.1e}", *fitted])
     ax.set(xlabel="cell, m", ylabel="mean error, veh/m", xticks=[2, 5, 10, 20], xticklabels=["2", "5", "10", "20"])
     ax.minorticks_off()
-    ax.legend(fontsize=6)
+    drawn.legend(fontsize=6, loc="outside right upper")
     head = ["solution", "error on 100 cells, veh/m", "on 800", "order, gamma 1", "order, gamma 2"]
     return f"""## Orders of convergence
 
