@@ -49,7 +49,17 @@ def run_suite(package, tmp_path):
         "UNBROKEN_TEST_FULL": "0",
     }
     files = [str(HERE / name) for name in FAST]
-    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", f"not ({SKIPPED})"]
+    options = [
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "-k",
+        f"not ({SKIPPED})",
+        "--hypothesis-profile=without_shrinking",
+    ]
     return subprocess.run(
         [sys.executable, "-m", "pytest", *options, *files],
         cwd=HERE.parent.parent,
