@@ -34,7 +34,9 @@ MUTATIONS = {
     "red leaks 1 % on a link": [(ONE_LINK, "            opened = 0.0\n", "            opened = 0.01\n")],
     "red leaks 1 % in a network": [(NETWORK, f"gate[e] = {GATE}", f"gate[e] = max(0.01, {GATE})")],
     "cells are clipped at a density": [(LINK, f"new[i] = {BALANCE}", f"new[i] = min(0.13, {BALANCE})")],
-    "few vehicles are clipped to none": [(LINK, f"new[i] = {BALANCE}", f"new[i] = max(1e-7, {BALANCE}) - 1e-7")],
+    "few vehicles are clipped to none": [
+        (LINK, f"new[i] = {BALANCE}", f"new[i] = {BALANCE} if {BALANCE} > 1e-7 else 0.0")
+    ],
     "mixed queues may be denser than jam": [(LINK, "kept = min(1.0, room /", "kept = max(1.0, 0.0 * room /")],
 }
 
