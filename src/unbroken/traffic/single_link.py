@@ -63,7 +63,7 @@ def simulate_link(
     _require(duration >= 0 and math.isfinite(duration), f"duration must be at least 0 s, not {duration}")
     held, held_w = link.held(inflow)
     w_free = np.maximum(link.c, np.maximum(link.w.max(axis=1, initial=0.0), held_w))
-    link.advance(held, w_free, _both(tau, "tau"), sides, link.reds(signals), dx, duration)
+    link.advance(held, w_free, _both(tau, "tau"), sides, link.reds(signals, boundary[0] == "periodic"), dx, duration)
     return link.result(w_free)
 
 
@@ -87,7 +87,7 @@ class _Link:
         self.rho, self.w = self._two(density), self._two(speed)
         for name, values in (("rho", self.rho), ("v", self.w)):
             _require(bool(np.isfinite(values).all() and (values >= 0).all()), f"{name} must be finite and at least 0")
-        self.w += self._pressure(self.lengths @ self.rho)
+        self.w = np.where(self.rho > 0, self.w + self._pressure(self.lengths @ self.rho), 0.0)
 
     def _two(self, values: Floats) -> Floats:
         return np.stack([values, np.zeros_like(values)]) if self.single else values
@@ -109,12 +109,15 @@ class _Link:
         w = v + self._pressure(np.atleast_1d(self.lengths @ rho))[:, 0]
         return np.concatenate([rho, rho * w]), np.where(rho > 0, w, 0.0)
 
-    def reds(self, signals: Sequence[tuple[int, float, float]]) -> Floats:
+    def reds(self, signals: Sequence[tuple[int, float, float]], periodic: bool) -> Floats:
         table = np.array(list(signals), dtype=np.float64).reshape(-1, 3)
         n = self.rho.shape[1]
         _require(bool(((table[:, 0] >= 0) & (table[:, 0] <= n)).all()), f"a signal's face must be from 0 to {n}")
         _require(bool((table[:, 0] == np.floor(table[:, 0])).all()), "a signal's face must be a whole number")
-        return table
+        if not periodic:
+            return table
+        ends = table[(table[:, 0] == 0) | (table[:, 0] == n)]  # one place, at which flows are computed twice
+        return np.concatenate([table, np.column_stack([n - ends[:, 0], ends[:, 1:]])])
 
     def advance(
         self,
@@ -130,7 +133,7 @@ class _Link:
         from unbroken.traffic.scheme.one_link import PADS, advance_link
 
         exponent = 1.0 if self.gamma is None else self.gamma
-        fastest = float(np.maximum(w_free, exponent * self.c).max())
+        fastest = max(1.0, exponent) * float(w_free.max())  # of v - x p'(x) and v, with w never above w_free
         n_steps = max(1, math.ceil(duration * fastest / (COURANT * dx))) if duration else 0
         if n_steps == 0:
             return

@@ -8,6 +8,7 @@ from unbroken.traffic.scheme.compiling import kernel
 from unbroken.traffic.scheme.link import complete, difference, fill_faces, relax_cells
 
 PADS = 2  # at each end, so that a pad's neighbour to the inside and the outside are known and its face value is second order
+ROUNDING = 1e-9  # of a step: what is open for less is red, as sums of times are not exact
 FREE, WALL, PERIODIC, HELD = 0, 1, 2, 3
 
 
@@ -31,6 +32,8 @@ def _close_faces(flux, left, right, signals, start, dt):
     for s in range(signals.shape[0]):
         red = min(start + dt, signals[s, 2]) - max(start, signals[s, 1])
         opened = 1.0 - max(0.0, min(1.0, red / dt))
+        if opened < ROUNDING:
+            opened = 0.0
         for row in range(4):
             flux[row, PADS + int(signals[s, 0])] *= opened
     for row in range(4):
