@@ -15,7 +15,7 @@ from unbroken.traffic.verification.experiments import (
 )
 
 
-@pytest.mark.parametrize(("factor", "least_lost"), [(1.0, 1.0), (5.0, 0.95)])
+@pytest.mark.parametrize(("factor", "least_lost"), [(1.0, 1.0), (5.0, 1.0)])
 def test_saturation_flow_and_lost_time(factor, least_lost):
     """On finer grids lost time comes out below the 1 s asked for, by a few hundredths."""
     result = saturation(Grid().finer(factor))
@@ -57,6 +57,6 @@ def test_the_fundamental_diagram_is_the_one_of_the_class(index, vehicle):
 
 
 def test_a_fundamental_diagram_of_cars_by_hand():
-    """At the critical occupancy w is the pressure c: flow = 0.4 * 140 veh/km * 0.6 * 16.6 m/s."""
-    flow = 0.4 * 0.140 * float(CAR.equilibrium_speed(0.4))
-    assert flow * 3600 == pytest.approx(0.4 * 0.140 * 0.6 * 16.6 * 3600)
+    """At the critical occupancy w is the pressure c: flow = 0.44 * 140 veh/km * 0.56 * 16.6 m/s."""
+    flow = 0.44 * 0.140 * float(CAR.equilibrium_speed(0.44))
+    assert flow * 3600 == pytest.approx(0.44 * 0.140 * 0.56 * 16.6 * 3600)

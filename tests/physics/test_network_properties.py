@@ -97,15 +97,19 @@ def demand(simulation, rng, motorcycles):
 
 
 def command(simulation, rng, b=0):
-    """Any request, rate and limit."""
+    """Any request, rate and limit for copy b; the others go on as they are."""
+    wanted, times = simulation.phases(), np.full(simulation.phases().shape, simulation.time(b))
     for signal in range(len(simulation.layout.signals)):
-        at = simulation.time(b) + rng.choice([0.0, 0.25])
-        simulation.request(signal, int(rng.integers(len(simulation.signal(signal).phases))), b, at=at)
-    for meter in range(len(simulation.network.meters)):
-        simulation.set_rate(meter, rng.choice([0.0, 0.05, 0.3, np.inf]), b)
-    simulation.set_limit(
-        simulation.layout.links[rng.integers(len(simulation.layout.links))], rng.choice([3.0, 12.0]), b
-    )
+        times[b, signal] += rng.choice([0.0, 0.25])
+        wanted[b, signal] = rng.integers(len(simulation.signal(signal).phases))
+    simulation.request(wanted, times)
+    rates = simulation.state.rates.copy()
+    rates[b] = rng.choice([0.0, 0.05, 0.3, np.inf], size=rates.shape[1])
+    simulation.set_rates(rates)
+    link = simulation.layout.links[rng.integers(len(simulation.layout.links))]
+    limits = simulation.state.limit[:, simulation.layout.slots(link).start].copy()
+    limits[b] = rng.choice([3.0, 12.0])
+    simulation.set_limit(link, limits)
 
 
 def closed(simulation, until):

@@ -93,3 +93,13 @@ def test_copies_get_their_own_signals():
     simulation.advance(60.0)
     east = simulation.state.passed[:, 1, simulation.layout.slots("west").stop]
     assert east[0] > east[1] + 5
+
+
+def test_copies_may_have_demand_of_different_length():
+    simulation = simulation_of(crossing(), CARS, batch=2)
+    flows = np.full((2, 2, 3), 0.1)
+    flows[:, :, 2] = 0.0
+    simulation.set_demand(1, flows)
+    simulation.advance(240.0)
+    assert simulation.arrived()[0].sum() == pytest.approx(0.4 * 240)
+    assert simulation.arrived()[1].sum() == pytest.approx(0.4 * 120)

@@ -40,6 +40,9 @@ class Simulation:
             cells=np.zeros((batch, 4, slots)),
             waiting=np.zeros((batch, 2, origins)),
             arrived=np.zeros((batch, 2, origins)),
+            arrived_rest=np.zeros((batch, 2, origins)),
+            left=np.zeros((batch, 2, len(network.sinks))),
+            left_rest=np.zeros((batch, 2, len(network.sinks))),
             waited=np.zeros((batch, 2, origins)),
             passed=np.zeros((batch, 2, slots + 1)),
             present=np.zeros((batch, 2, slots)),
@@ -65,7 +68,7 @@ class Simulation:
     def set_demand(self, b: int, flows: ArrayLike) -> None:
         """Arrivals of copy b from now on: veh/s, shape (2, origins, periods) of 60 s from time 0; the last period goes on for ever.
 
-        All copies have the same number of periods; the first call sets it.
+        Copies may have different numbers of periods.
         """
         values = np.asarray(flows, dtype=np.float64)
         expected = (2, len(self.network.origins))
@@ -73,9 +76,9 @@ class Simulation:
             raise ConfigurationError(f"demand must have shape {expected} and periods, not {values.shape}")
         if not (np.isfinite(values).all() and (values >= 0).all()):
             raise ConfigurationError("demand must be finite and at least 0 veh/s")
-        if values.shape[2] != self.state.demand.shape[3]:
-            self.state = self.state._replace(demand=np.zeros((self.batch, *values.shape)))
-        self.state.demand[b] = values
+        longest = max(values.shape[2], self.state.demand.shape[3])
+        self.state = self.state._replace(demand=_prolonged(self.state.demand, longest))
+        self.state.demand[b] = _prolonged(values, longest)
 
     def n_steps(self, duration: float) -> int:
         """Steps in `duration` s, which must be a multiple of the step."""
@@ -203,9 +206,7 @@ class Simulation:
 
     def left(self) -> Floats:
         """Vehicles that have left through sinks, shape (B, 2)."""
-        arrays = self.layout.arrays
-        faces = arrays.last[arrays.sink_link] + 1
-        return np.asarray(self.state.passed[:, :, faces] @ arrays.lanes[arrays.sink_link])
+        return np.asarray(self.state.left.sum(axis=2))
 
     def time_spent(self) -> Floats:
         """veh s spent in the network and in origin queues since the start, shape (B, 2)."""
@@ -240,6 +241,12 @@ class Simulation:
             if shape != own and not (name == "demand" and shape[:3] == own[:3]):
                 raise ConfigurationError(f"state {name} has shape {shape}, this network needs {own}")
         self.state = State(**{name: np.array(value, dtype=expected[name].dtype) for name, value in state.items()})
+
+
+def _prolonged(flows: Floats, n_periods: int) -> Floats:
+    """The last period repeated up to `n_periods`; the array itself if it has as many."""
+    missing = n_periods - flows.shape[-1]
+    return np.concatenate([flows, np.repeat(flows[..., -1:], missing, axis=-1)], axis=-1) if missing else flows
 
 
 @dataclass(frozen=True)

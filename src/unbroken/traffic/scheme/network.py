@@ -17,6 +17,9 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
+BLINK = 1e-9  # parts of a step: less than this is the rounding of two times that are equal, not a green
+
+
 class Network(NamedTuple):
     """Static arrays. Slots: one row for all links, each link between two pads. `in_`/`out_` entries are grouped by node."""
 
@@ -53,6 +56,9 @@ class State(NamedTuple):
     cells: Floats  # (B, 4, slots) densities of both classes in veh/m, then y = rho w in veh/s
     waiting: Floats  # (B, 2, origins) vehicles in the vertical queues
     arrived: Floats  # (B, 2, origins) vehicles since the start
+    arrived_rest: Floats  # (B, 2, origins) what rounding left of it
+    left: Floats  # (B, 2, sinks) vehicles since the start
+    left_rest: Floats  # (B, 2, sinks)
     waited: Floats  # (B, 2, origins) time integral of waiting, veh s
     passed: Floats  # (B, 2, slots + 1) vehicles per lane over each face since the start
     present: Floats  # (B, 2, slots) time integral of density, veh s/m
@@ -61,6 +67,15 @@ class State(NamedTuple):
     rates: Floats  # (B, meters) veh/s
     limit: Floats  # (B, slots) m/s
     demand: Floats  # (B, 2, origins, periods) veh/s
+
+
+@inlined
+def _add(total, rest, k, i, amount):
+    """Compensated sum (Kahan, Commun. ACM 8:40, 1965): the balance of vehicles stays exact over days."""
+    corrected = amount - rest[k, i]
+    new = total[k, i] + corrected
+    rest[k, i] = (new - total[k, i]) - corrected
+    total[k, i] = new
 
 
 @inlined
@@ -75,8 +90,10 @@ def _open_gates(network, phases, switch, start, gate):
             else:
                 row = network.phase_start[s]
                 old, new = network.green[row + phases[0, s], e], network.green[row + phases[1, s], e]
-                before = min(1.0, max(0.0, (switch[0, s] - start) / network.dt))
-                after = min(1.0, max(0.0, (end - switch[1, s]) / network.dt))
+                before = min(1.0, (switch[0, s] - start) / network.dt)
+                after = min(1.0, (end - switch[1, s]) / network.dt)
+                before = before if before > BLINK else 0.0
+                after = after if after > BLINK else 0.0
                 gate[e] = max(old * new, old * before + new * after)
 
 
@@ -152,11 +169,10 @@ def _fluxes(network, law, cells, waiting, arriving, gate, rates, limit, face, fl
 def advance_one(network, law, state, b, n_steps):
     """Advance environment b of `state` in place by `n_steps` steps (Heun's SSP-RK2, then exact relaxation)."""
     cells, waiting, passed, present = state.cells[b], state.waiting[b], state.passed[b], state.present[b]
-    rates, limit, demand, arrived, waited = (
+    rates, limit, demand, waited = (
         state.rates[b],
         state.limit[b],
         state.demand[b],
-        state.arrived[b],
         state.waited[b],
     )
     slots, origins, periods = cells.shape[1], waiting.shape[1], demand.shape[2]
@@ -196,10 +212,15 @@ def advance_one(network, law, state, b, n_steps):
             complete_counted(cells[k], flux[k], flux_between[k], network.dt_dx, network.dt, passed[k], present[k])
             complete(cells[2 + k], flux[2 + k], flux_between[2 + k], network.dt_dx)
             for o in range(origins):
-                arrived[k, o] += network.dt * arriving[k, o]
+                _add(state.arrived[b], state.arrived_rest[b], k, o, network.dt * arriving[k, o])
                 remaining = _available(network, arriving, waiting_between, k, o) - entering_between[k, o]
                 waiting[k, o] = 0.5 * (waiting[k, o] + network.dt * remaining)
                 waited[k, o] += network.dt * waiting[k, o]
+            for d in range(network.sink_link.shape[0]):
+                link = network.sink_link[d]
+                f = network.last[link] + 1
+                leaving = 0.5 * (flux[k, f] + flux_between[k, f]) * network.lanes[link]
+                _add(state.left[b], state.left_rest[b], k, d, network.dt * leaving)
         relax_cells(cells, limit, law, face[10])
         state.step[b] += 1
 
