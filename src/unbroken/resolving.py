@@ -9,6 +9,7 @@ from typing import Any
 from unbroken import logs
 from unbroken.compatibility import Verdict, effective_changes, require_compatible
 from unbroken.config import DEFAULT_TARGET, RunConfig, build_config, merged
+from unbroken.defaults import scenario_defaults
 from unbroken.errors import DamagedFile, NotFound, UsageError
 from unbroken.fingerprint import source_digest
 from unbroken.folder import METADATA, RunFolder
@@ -98,11 +99,11 @@ def begun_with(request: TrainRequest, folder: RunFolder) -> dict[str, Any]:
     `--run NAME --fresh` without a target starts the stored training again.
     """
     if request.fresh and "target" in request.values:
-        return dict(request.values)
+        return merged(scenario_defaults(request.values), request.values)
     known = known_config(folder)
     if folder.stored() is None:
         require_said(known, f"a checkpoint in {folder.path}, whose run.yaml is gone,", request.values)
-    return merged(known, request.values)
+    return merged(known or scenario_defaults(request.values), request.values)
 
 
 def put_aside(resolved: Resolved) -> None:
@@ -173,7 +174,7 @@ def _onward(request: TrainRequest, folder: RunFolder) -> Resolved:
     record = _newest(folder, stored, request)
     manifest = read_manifest(folder.backend, record.path) if record else {}
     # the checkpoint carries the configuration too: a lost run.yaml loses nothing
-    before = stored.get("config") or manifest.get("config") or {}
+    before = stored.get("config") or manifest.get("config") or scenario_defaults(request.values)
     values = merged(before, request.values)
     values["total_timesteps"] = _target(request, stored, record.step if record else 0)
     config = build_config(values)

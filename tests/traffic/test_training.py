@@ -1,0 +1,70 @@
+"""C2, A5, A6: `unbroken train` on our scenarios starts with their defaults, and a killed training ends with the same bits."""
+
+import json
+
+import pytest
+import yaml
+
+from unbroken.inspection import compare
+from unbroken.testing.child import TrainingProcess
+from unbroken.traffic.registration import ENVIRONMENTS
+
+SMALL = ["--set", "environment.kwargs.measured=300", "--n-envs", "2", "--set", "hyperparameters.n_steps=20"]
+SMALL += ["--set", "hyperparameters.batch_size=40", "--eval-every", "160", "--eval-episodes", "1", "--save-every", "80"]
+
+
+def arguments(name, *more):
+    return ["-m", "unbroken", "train", name, *SMALL, "--steps", "480", *more]
+
+
+def trained(name, folder):
+    with TrainingProcess(arguments(name), folder=folder) as training:
+        assert training.wait(300) == 0, "\n".join(training.lines[-20:])
+
+
+QUICK = "ramp_metering"
+CELLS = [name if name == QUICK else pytest.param(name, marks=pytest.mark.full) for name in ENVIRONMENTS]
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_killed_training_ends_with_the_bits_of_an_undisturbed_one(name, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+    trained(name, whole)
+    with TrainingProcess(arguments(name), folder=broken) as training:
+        assert training.wait_for("checkpoint_160_steps.zip", 300)
+        training.kill()
+    trained(name, broken)
+    run = f"runs/{name}-ppo-seed0/checkpoints/{name}_checkpoint_480_steps.zip"
+    assert compare(tmp_path, str(whole / run), str(broken / run)).identical
+    metrics = [
+        (folder / f"runs/{name}-ppo-seed0/logs/metrics.jsonl").read_text().splitlines() for folder in (whole, broken)
+    ]
+    times = ("time/", "elapsed", "fps")
+    rows = [
+        [{k: v for k, v in json.loads(line).items() if not k.startswith(times)} for line in lines] for lines in metrics
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_defaults_of_a_scenario_give_way_to_what_is_said(tmp_path):
+    with TrainingProcess(arguments("ramp_metering"), folder=tmp_path) as training:
+        assert training.wait(300) == 0
+    config = yaml.safe_load((tmp_path / "runs/ramp_metering-ppo-seed0/run.yaml").read_text())["config"]
+    assert config["environment"]["n_envs"] == 2
+    assert config["hyperparameters"]["n_steps"] == 20
+    assert config["hyperparameters"]["gae_lambda"] == 1.0
+    assert config["environment"]["normalize"]["norm_obs"] is False
+
+
+def test_other_algorithms_and_other_targets_keep_their_own():
+    from unbroken.defaults import scenario_defaults
+
+    assert scenario_defaults({"target": "CartPole-v1"}) == {}
+    assert scenario_defaults({"target": "ramp_metering", "algo": "a2c"}) == {}
+    assert (
+        scenario_defaults({"target": "unbroken/ramp_metering-v0"})
+        == scenario_defaults({"target": "ramp_metering"})
+        != {}
+    )
