@@ -22,6 +22,8 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt
 
 demo: install
 	$(BIN)/unbroken demo
+	mkdir -p build
+	$(BIN)/unbroken traffic simulate traffic_light_control --controller webster --seed 3 --plot build/traffic.png
 
 test: install-dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
