@@ -17,7 +17,7 @@ Make = Callable[..., Controller]
 # Of each kind of control, the first one is the scenario's first baseline.
 BASELINES: dict[Control, dict[str, Make]] = {
     "signals": {
-        "webster": lambda scenario, **_: FixedTime(tuned_plan(scenario)),
+        "webster": lambda scenario, **settings: FixedTime(tuned_plan(scenario, **settings)),
         "actuated": Actuated,
         "max_pressure": MaxPressure,
     },

@@ -124,10 +124,9 @@ def webster(scenario: Scenario, speed: float | None = None) -> Plan:
     return Plan(cycle, display, tuple(_offsets(scenario, speed) % cycle))
 
 
-def tuned_plan(scenario: Scenario) -> Plan:
-    """Webster's plan with the speed of its offsets from the scenario file (`baselines: webster: offset_speed_kmh`)."""
-    speed = scenario.baselines.get("webster", {}).get("offset_speed_kmh")
-    return webster(scenario, None if speed is None else float(str(speed)) / 3.6)
+def tuned_plan(scenario: Scenario, offset_speed_kmh: float | None = None) -> Plan:
+    """Webster's plan; no speed: all signals start together."""
+    return webster(scenario, None if offset_speed_kmh is None else offset_speed_kmh / 3.6)
 
 
 def _display(cycle: float, signal: object, ratios: list[float]) -> tuple[float, ...]:

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from unbroken.traffic.detectors import Detectors, Region
 from unbroken.traffic.layout import Layout
+from unbroken.traffic.ranges import HIGHEST_RATE, LIMITS, LOWEST_RATE
 from unbroken.traffic.scenario import DECISION, Scenario
 from unbroken.traffic.simulation import Simulation
-from unbroken.traffic.tasks.ramp import HIGHEST, LOWEST
-from unbroken.traffic.tasks.speed import LIMITS
 
 Floats = NDArray[np.float64]
 BEHIND = 250.0  # m behind a merge, where ALINEA measures
@@ -55,10 +54,10 @@ class Alinea:
         self._behind.look(simulation)
         self._ramps.look(simulation)
         error = self._settings.target - self._behind.occupancy
-        before = np.full(error.shape, HIGHEST) if self._rates is None else self._rates
-        self._rates = np.clip(before + self._settings.gain * error, LOWEST, HIGHEST)
+        before = np.full(error.shape, HIGHEST_RATE) if self._rates is None else self._rates
+        self._rates = np.clip(before + self._settings.gain * error, LOWEST_RATE, HIGHEST_RATE)
         full = self._ramps.occupancy > self._settings.longest_queue
-        simulation.set_rates(np.where(full, HIGHEST, self._rates) / 3600)
+        simulation.set_rates(np.where(full, HIGHEST_RATE, self._rates) / 3600)
 
 
 class _Limits:

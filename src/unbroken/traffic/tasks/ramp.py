@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from unbroken.errors import ConfigurationError
 from unbroken.traffic.controllers.base import Controller, NoControl
 from unbroken.traffic.detectors import Detectors, Region
+from unbroken.traffic.ranges import RATES
 from unbroken.traffic.scenario import Scenario
 from unbroken.traffic.tasks.base import Floats, Task
 
-LOWEST, HIGHEST, STEP = 240.0, 1800.0, 120.0  # veh/h
-RATES = np.arange(LOWEST, HIGHEST + 1, STEP) / 3600  # veh/s
 SECTION = 250.0  # m, length of a detector section
 SECTIONS = 4  # that are seen before and behind each merge
 OVERFLOW_COST = 0.5  # of a vehicle that waits outside of the ramp, over that of any other

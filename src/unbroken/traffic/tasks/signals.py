@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unbroken.traffic.controllers.base import Controller
-from unbroken.traffic.controllers.fixed_time import FixedTime, tuned_plan
+from unbroken.traffic.controllers.choosing import make_controller
 from unbroken.traffic.detectors import Detectors, Region
 from unbroken.traffic.scenario import DECISION, Scenario
 from unbroken.traffic.tasks.base import Floats, Task
@@ -35,11 +35,10 @@ class SignalTask(Task):
         self._phase_index = np.concatenate([np.arange(n) for n in self.action_sizes])
         self._longest = np.array([self.simulation.signal(s).max_green for s in range(len(nodes))])
         self.n_observations = 6 * len(self.arriving) + len(self.leaving) + len(self._phase_of) + 2 * len(nodes)
-        self._plan = tuned_plan(scenario)
 
     def warm_up_controller(self) -> Controller:
         """Webster's fixed time."""
-        return FixedTime(self._plan)
+        return make_controller("webster", self.scenario)
 
     def apply(self, actions: NDArray[np.int64]) -> Floats:
         """Request the phases. A phase at its maximal green goes over to the next in turn whatever is asked for."""

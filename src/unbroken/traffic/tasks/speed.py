@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from unbroken.errors import ConfigurationError
 from unbroken.traffic.controllers.base import Controller, NoControl
 from unbroken.traffic.detectors import Detectors, Region
+from unbroken.traffic.ranges import LIMITS
 from unbroken.traffic.scenario import Scenario
 from unbroken.traffic.tasks.base import Floats, Task
 
-LIMITS = np.array([30.0, 40.0, 50.0, 60.0]) / 3.6  # m/s
 CHANGE_COST = 0.005  # of a change by 10 km/h in one zone
 SECTION = 500.0  # m
 

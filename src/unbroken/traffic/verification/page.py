@@ -1,6 +1,6 @@
 """Runs every experiment, draws it, and writes `docs/verification/README.md`: figures for readers, the limits are in the tests.
 
-Needs matplotlib, which nothing else of the package does. About a minute.
+About a minute.
 """
 
 from __future__ import annotations
