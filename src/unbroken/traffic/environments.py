@@ -166,7 +166,7 @@ class RampMeteringEnv(TrafficEnv):
     | M | the rate | 1,800 veh/h |
 
     ## Reward
-    - (vehicle seconds spent in the last 15 s, origin queues included) / (N x 15 s) - 0.5 (vehicles outside of the ramp) / N, N as
+    - (vehicle seconds spent in the last 15 s, origin queues included) / (N x 15 s) - 0.1 (vehicles outside of the ramp) / N, N as
     in
     `TrafficLightControlEnv`.
 

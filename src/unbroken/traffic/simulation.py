@@ -129,20 +129,32 @@ class Simulation:
         A signal whose phase is asked for already goes on. One whose minimal green is not over at that time goes on too, and so does
         one with a change still to come. Returns which now show, or will, what was asked for.
         """
-        wanted = np.broadcast_to(np.asarray(phases, dtype=np.int64), self.state.phases[:, 1].shape)
-        if wanted.size and not ((wanted >= 0) & (wanted < self._signals.n_phases)).all():
+        shown = self.state.phases[:, 1]
+        wanted = np.asarray(phases, dtype=np.int64)
+        if (wanted < 0).any() or (wanted >= self._signals.n_phases).any():
             raise ConfigurationError(
                 f"phases must be from 0 to {self._signals.n_phases - 1} of {', '.join(self.layout.signals)}"
             )
-        now = self.times()[:, None]
-        begin = np.broadcast_to(now if at is None else np.maximum(now, np.asarray(at, dtype=np.float64)), wanted.shape)
-        same = wanted == self.state.phases[:, 1]
-        change = ~same & (begin - self.state.switch[:, 1] >= self._signals.min_green - TOLERANCE)
-        self.state.phases[:, 0] = np.where(change, self.state.phases[:, 1], self.state.phases[:, 0])
-        self.state.phases[:, 1] = np.where(change, wanted, self.state.phases[:, 1])
-        self.state.switch[:, 0] = np.where(change, begin + self._signals.end_gain, self.state.switch[:, 0])
-        self.state.switch[:, 1] = np.where(change, begin + self._signals.clearance, self.state.switch[:, 1])
-        return np.asarray(same | change)
+        done = wanted == shown
+        if done.shape != shown.shape:
+            raise ConfigurationError(f"phases of shape {wanted.shape} do not fit (batch, signals) {shown.shape}")
+        b, signal = np.nonzero(~done)
+        if len(b) == 0:
+            return np.asarray(done)
+        now = self.times()[b]
+        begin = (
+            now
+            if at is None
+            else np.maximum(now, np.broadcast_to(np.asarray(at, dtype=np.float64), shown.shape)[b, signal])
+        )
+        may = begin - self.state.switch[b, 1, signal] >= self._signals.min_green[signal] - TOLERANCE
+        b, signal, begin = b[may], signal[may], begin[may]
+        self.state.phases[b, 0, signal] = shown[b, signal]
+        shown[b, signal] = np.broadcast_to(wanted, shown.shape)[b, signal]
+        self.state.switch[b, 0, signal] = begin + self._signals.end_gain[signal]
+        self.state.switch[b, 1, signal] = begin + self._signals.clearance[signal]
+        done[b, signal] = True
+        return np.asarray(done)
 
     # Meters and speed limits
 

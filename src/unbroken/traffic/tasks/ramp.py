@@ -16,7 +16,7 @@ from unbroken.traffic.tasks.base import Floats, Task
 
 SECTION = 250.0  # m, length of a detector section
 SECTIONS = 4  # that are seen before and behind each merge
-OVERFLOW_COST = 0.5  # of a vehicle that waits outside of the ramp, over that of any other
+OVERFLOW_COST = 0.1  # of a vehicle that waits outside of the ramp, over that of any other
 
 
 class RampTask(Task):
