@@ -41,8 +41,10 @@ def test_json_is_json_and_the_same_seed_is_the_same_result(tmp_path):
     [
         (("nowhere",), "no scenario nowhere"),
         (("ramp_metering", "--controller", "webster"), "has no controller 'webster'"),
-        (("ramp_metering", "--duration", "601"), "multiple of 15 s"),
+        (("ramp_metering", "--duration", "601"), "multiple of 60 s"),
         (("ramp_metering", "--duration", "600", "--plot", "out.doc"), "--plot out.doc"),
+        (("ramp_metering", "--duration", "600", "--plot", "nowhere/out.png"), "there is no folder nowhere"),
+        (("ramp_metering", "--duration", "600", "--plot", "."), "name a file that ends in"),
     ],
 )
 def test_mistakes_are_one_line(arguments, words, tmp_path):

@@ -1,6 +1,8 @@
 """C3: baselines do what their equations say, and metrics what their formulas say."""
 
 import dataclasses
+import itertools
+import math
 
 import numpy as np
 import pytest
@@ -140,3 +142,94 @@ def test_a_short_measurement_is_the_beginning_of_a_long_one():
     assert len(seen[600.0]) > 40
     for k in range(41):
         assert np.array_equal(seen[600.0][k], seen[1200.0][k])
+
+
+@pytest.mark.parametrize("flows", [(0.03, 0.03), (0.45, 0.02), (0.001, 0.001), (0.5, 0.5)])
+@pytest.mark.parametrize("greens", [(7.0, 75.0), (20.0, 40.0), (30.0, 45.0)])
+def test_webster_never_gives_less_than_the_minimal_nor_more_than_the_maximal_green(flows, greens):
+    from unbroken.traffic import Signal
+
+    signal = Signal((("west",), ("north",), ("west", "north")), min_green=greens[0], max_green=greens[1])
+    demand = Demand({"west": Profile(((0.0, flows[0]),), 0.0), "north": Profile(((0.0, flows[1]),), 0.0)}, counts=False)
+    plan = webster(Scenario("three", "signals", crossing(signal), demand, SHORT))
+    assert sum(plan.display[0]) == pytest.approx(plan.cycle)
+    for display in plan.display[0]:
+        assert greens[0] - 1e-9 <= display - signal.clearance <= greens[1] + 1e-9
+
+
+def test_a_plan_of_four_phases_shows_them_in_turn():
+    """Four minimal greens do not fit into the shortest cycle: the cycle gives way, not a phase."""
+
+    from unbroken.traffic import Link, Movement, Node, RoadNetwork, Signal
+
+    arms = ("a", "b", "c", "d")
+    network = RoadNetwork(
+        links={name: Link(200) for arm in arms for name in (arm, f"{arm}_out")},
+        nodes={
+            "x": Node(tuple(Movement(arm, f"{arm}_out") for arm in arms), signal=Signal(tuple((arm,) for arm in arms)))
+        },
+        origins=arms,
+        sinks={f"{arm}_out": math.inf for arm in arms},
+    )
+    demand = Demand({arm: Profile(((0.0, 0.03),), 0.0) for arm in arms}, counts=False)
+    scenario = Scenario("four", "signals", network, demand, SHORT)
+    shown = []
+    play(scenario, make_controller("webster", scenario), 0, look=lambda s: shown.append(int(s.phases()[0, 0])))
+    seen = [phase for k, phase in enumerate(shown) if k == 0 or phase != shown[k - 1]]
+    assert set(seen) == {0, 1, 2, 3}
+    simulation = simulation_of(network, dict.fromkeys(arms, (0.0, 0.03)))
+    controller = make_controller("webster", scenario)
+    phases = []
+    for _ in range(200):
+        controller.act(simulation)
+        simulation.advance(3.0)
+        if not phases or phases[-1] != int(simulation.phases()[0, 0]):
+            phases.append(int(simulation.phases()[0, 0]))
+    assert all((b - a) % 4 == 1 for a, b in itertools.pairwise(phases))
+
+
+def stops_on_a_road_of(links):
+    """Stops per vehicle on 2 km before a sink of 100 veh/h."""
+    from unbroken.traffic import Link, Movement, Node, RoadNetwork
+
+    names = [f"l{k}" for k in range(links)]
+    network = RoadNetwork(
+        links={name: Link(2000 / links) for name in names},
+        nodes={f"n{k}": Node((Movement(names[k], names[k + 1]),)) for k in range(links - 1)},
+        origins=("l0",),
+        sinks={names[-1]: 100 / 3600},
+    )
+    simulation = simulation_of(network, {"l0": (0.0, 0.2)})
+    recorder = Recorder(simulation)
+    for _ in range(200):
+        simulation.advance(3.0)
+        recorder.sample()
+    return recorder.result().stops
+
+
+def test_stops_do_not_depend_on_how_a_road_is_cut_into_links():
+    whole = stops_on_a_road_of(1)
+    assert 0.5 < whole < 1.0
+    assert stops_on_a_road_of(4) == pytest.approx(whole, abs=0.02)
+    assert stops_on_a_road_of(20) == pytest.approx(whole, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("gamma", "speeds"), [(None, (25 / 3.6, 20 / 3.6)), (2.0, (60 / 3.6, 50 / 3.6)), (1.5, (30 / 3.6, 10 / 3.6))]
+)
+def test_nobody_drives_faster_than_the_free_speed_in_equilibrium(gamma, speeds):
+    for vehicle, free in zip(CLASSES, speeds, strict=True):
+        changed = dataclasses.replace(vehicle, free_speed=free)
+        assert changed.equilibrium_speed(np.linspace(0, 1, 201), gamma).max() <= free + 1e-9
+
+
+def test_a_longer_step_that_is_rounded_keeps_the_clock_of_decisions():
+    from unbroken.traffic.controllers.base import is_due
+
+    network = crossing(step=0.3333333333)
+    simulation = simulation_of(network, {"west": (0.0, 0.1), "north": (0.0, 0.1)})
+    due = 0
+    for _ in range(300):
+        due += is_due(simulation, 15.0)
+        simulation.advance(3.0)
+    assert due == 60

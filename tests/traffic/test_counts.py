@@ -19,9 +19,9 @@ def test_minutes_become_flows_in_order_of_the_origins(tmp_path):
     counts = read_counts(written(tmp_path, HEADER + "b,60,6,12\nb,0,30,60\na,0,3,0\na,60,0,9\n"))
     assert counts.links == ("a", "b")
     demand = counts.demand(("b", "c", "a"))
-    assert demand.shape == (2, 3, 2)
-    np.testing.assert_allclose(demand[0], [[0.5, 0.1], [0, 0], [0.05, 0]])
-    np.testing.assert_allclose(demand[1], [[1.0, 0.2], [0, 0], [0, 0.15]])
+    assert demand.shape == (2, 3, 3)  # nobody comes after the counts
+    np.testing.assert_allclose(demand[0], [[0.5, 0.1, 0], [0, 0, 0], [0.05, 0, 0]])
+    np.testing.assert_allclose(demand[1], [[1.0, 0.2, 0], [0, 0, 0], [0, 0.15, 0]])
 
 
 def test_longer_and_shorter_periods_keep_every_vehicle(tmp_path):

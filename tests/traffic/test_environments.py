@@ -1,5 +1,6 @@
 """C2: environments as Gymnasium and Stable-Baselines3 want them, exact in mid-episode, the same alone and in a batch."""
 
+import dataclasses
 import json
 
 import gymnasium
@@ -11,6 +12,17 @@ import unbroken.envs
 from unbroken.errors import ConfigurationError
 from unbroken.traffic.environments import AdaptiveSpeedControlEnv, RampMeteringEnv, TrafficLightControlEnv
 from unbroken.traffic.registration import ENVIRONMENTS, full_id
+from unbroken.traffic.scenario import load_scenario
+
+
+def with_greens(shortest, longest):
+    """The signal scenario with other greens at its first node."""
+    scenario = load_scenario("traffic_light_control")
+    node = scenario.network.nodes["a"]
+    signal = dataclasses.replace(node.signal, min_green=shortest, max_green=longest)
+    nodes = {**scenario.network.nodes, "a": dataclasses.replace(node, signal=signal)}
+    return dataclasses.replace(scenario, network=dataclasses.replace(scenario.network, nodes=nodes))
+
 
 CLASSES = (TrafficLightControlEnv, RampMeteringEnv, AdaptiveSpeedControlEnv)
 
@@ -71,9 +83,9 @@ def test_a_batch_is_its_environments_alone_bit_for_bit(env_class):
     from unbroken.traffic.vector import BatchedVecEnv
 
     n = 3
-    batch = BatchedVecEnv(env_class, n, measured=150.0)
+    batch = BatchedVecEnv(env_class, n, measured=180.0)
     batch.seed(7)
-    alone = [env_class(measured=150.0) for _ in range(n)]
+    alone = [env_class(measured=180.0) for _ in range(n)]
     observations = batch.reset()
     for b, env in enumerate(alone):
         assert np.array_equal(env.reset(seed=7 + b)[0], observations[b])
@@ -85,7 +97,7 @@ def test_a_batch_is_its_environments_alone_bit_for_bit(env_class):
         for b, env in enumerate(alone):
             observation, reward, _, truncated, _ = env.step(actions[b])
             assert np.float32(reward) == rewards[b]
-            assert truncated == dones[b] == (step == 9)
+            assert truncated == dones[b] == (step == 11)
             if truncated:
                 assert np.array_equal(infos[b]["terminal_observation"], observation)
                 observation, _ = env.reset()
@@ -97,7 +109,7 @@ def test_sb3_trains_in_a_batch():
 
     from unbroken.traffic.vector import BatchedVecEnv
 
-    model = PPO("MlpPolicy", BatchedVecEnv(RampMeteringEnv, 4, measured=150.0), n_steps=16, batch_size=64, device="cpu")
+    model = PPO("MlpPolicy", BatchedVecEnv(RampMeteringEnv, 4, measured=180.0), n_steps=16, batch_size=64, device="cpu")
     model.learn(128)
     assert model.num_timesteps == 128
 
@@ -128,7 +140,7 @@ def test_a_phase_ends_at_its_maximal_green_whatever_the_agent_does():
 
 
 def test_limits_change_by_ten_kilometres_an_hour_at_most():
-    env = AdaptiveSpeedControlEnv(measured=150.0)
+    env = AdaptiveSpeedControlEnv(measured=180.0)
     env.reset(seed=0)
     env.step(np.zeros(4, dtype=np.int64))
     assert env.task.simulation.state.limit[0, env.task.simulation.layout.slots("zone_1")] * 3.6 == pytest.approx(50.0)
@@ -156,7 +168,7 @@ def test_saving_switches_does_not_pay():
 
 
 def test_pictures_have_the_same_size_at_all_times():
-    env = RampMeteringEnv(render_mode="rgb_array", measured=150.0)
+    env = RampMeteringEnv(render_mode="rgb_array", measured=180.0)
     env.reset(seed=0)
     picture = env.render()
     assert picture.shape == (480, 800, 3)
@@ -168,9 +180,16 @@ def test_pictures_have_the_same_size_at_all_times():
     ("make", "words"),
     [
         (lambda: RampMeteringEnv(render_mode="human"), "render_mode must be"),
-        (lambda: RampMeteringEnv(measured=100.0), "multiple of the decision"),
-        (lambda: RampMeteringEnv(scenario="traffic_light_control"), "has no meters"),
-        (lambda: AdaptiveSpeedControlEnv(scenario="ramp_metering"), "has no zones"),
+        (lambda: RampMeteringEnv(measured=7200.0), "3600 s of demand cannot be measured for 7200 s"),
+        (lambda: RampMeteringEnv(measured=0.0), "above 0"),
+        (lambda: RampMeteringEnv(drain=-15.0), "drain must be"),
+        (lambda: TrafficLightControlEnv(scenario=with_greens(12.0, 20.0)), "max_green must be 15 s more"),
+        (lambda: RampMeteringEnv(measured=100.0), "measured must be a multiple of 60 s"),
+        (
+            lambda: RampMeteringEnv(scenario="traffic_light_control"),
+            "is for control of signals, this environment is for ramp",
+        ),
+        (lambda: AdaptiveSpeedControlEnv(scenario="ramp_metering"), "is for control of ramp"),
     ],
 )
 def test_mistakes_are_named(make, words):
@@ -179,7 +198,7 @@ def test_mistakes_are_named(make, words):
 
 
 def test_an_action_that_is_none_is_refused():
-    env = RampMeteringEnv(measured=150.0)
+    env = RampMeteringEnv(measured=180.0)
     with pytest.raises(gymnasium.error.ResetNeeded):
         env.step(np.array([0]))
     env.reset(seed=0)
@@ -188,9 +207,33 @@ def test_an_action_that_is_none_is_refused():
 
 
 def test_a_state_is_plain_and_some_kilobytes():
-    env = TrafficLightControlEnv(measured=150.0)
+    env = TrafficLightControlEnv(measured=180.0)
     env.reset(seed=0)
     state = env.get_state()
     arrays = state["task"]["simulation"].values()
     assert sum(array.nbytes for array in arrays) < 100_000
     json.dumps(state["generator"])
+
+
+def test_a_batch_refuses_what_an_environment_refuses():
+    from unbroken.traffic.vector import BatchedVecEnv
+
+    batch = BatchedVecEnv(RampMeteringEnv, 2, measured=180.0)
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        batch.step(np.zeros((2, 1), dtype=np.int64))
+    batch.reset()
+    for wrong in (np.array([[-5], [0]]), np.array([[14], [0]]), np.array([[0.5], [0.0]]), np.zeros(2, dtype=np.int64)):
+        with pytest.raises(ConfigurationError, match="actions are whole numbers"):
+            batch.step(wrong)
+    with pytest.raises(AttributeError, match="no task of their own"):
+        batch.get_attr("task")
+    assert [mask().shape for mask in batch.get_attr("action_masks")] == [(14,), (14,)]
+
+
+def test_a_batch_restored_before_its_seeds_were_used_begins_as_it_would_have():
+    from unbroken.traffic.vector import BatchedVecEnv
+
+    first, second = (BatchedVecEnv(RampMeteringEnv, 2, measured=180.0) for _ in range(2))
+    first.seed(5)
+    second.set_state(first.get_state())
+    assert np.array_equal(first.reset(), second.reset())

@@ -10,7 +10,8 @@ from unbroken.traffic.scenario_file import parse_scenario
 
 SMALL = """
 name: small
-control: signals
+control: ramp
+meters: [a]
 links: {a: {length_m: 500, speed_limit_kmh: 50}, b: {length_m: 500, lanes: 2}}
 nodes: {n: {movements: [{from: a, to: b}]}}
 origins: {a: {veh_per_h: [[0, 720]], motorcycle_share: 0.25}}
@@ -32,12 +33,28 @@ def test_units_in_keys_are_converted():
     [
         ("length_m: 500, speed", "lenght_m: 500, speed", "did you mean length_m"),
         ("[[0, 720]]", "[[0, -720]]", "greater than or equal to 0"),
-        ("control: signals", "control: lights", "'signals', 'ramp' or 'speed'"),
+        ("control: ramp", "control: lights", "'signals', 'ramp' or 'speed'"),
         ("{from: a, to: b}", "{from: a, to: b, share: 0.7}", "sum to 0.7"),
         ("sinks: {b: {}}", "sinks: {}", "link b ends nowhere"),
         ("name: small", "name: [", "not YAML"),
         ("length_m: 500, speed", "length_m: fast, speed", "links.a.length_m"),
         ("name: small", "name: small\nzones: {z: [q]}", "zone z: unknown link q"),
+        ("control: ramp", "control: signals", "needs a node with a signal"),
+        ("meters: [a]", "meters: []", "control ramp needs meters"),
+        ("meters: [a]", "meters: [a, a]", "meters: a is named twice"),
+        ("length_m: 500, speed", "length_m: '500', speed", "valid number"),
+        ("length_m: 500, speed", "length_m: yes, speed", "no text or number"),
+        ("length_m: 500, speed", "length_m: .nan, speed", "finite number"),
+        ("length_m: 500, speed", "speed", "links.a.length_m: is missing"),
+        ("lanes: 2}", "lanes: 2, lanes: 3}", "line 5: lanes stands twice"),
+        ("{from: a, to: b}", "{from: a, to: b, share: 2}", "less than or equal to 1"),
+        ("[[0, 720]]", "[]", "at least 1 item"),
+        ("[[0, 720]]", "[[0, 1.0e+30]]", "less than or equal to 1000000"),
+        ("name: small", "name: small\nhorizon: {measured_s: 50}", "multiple of 60 s"),
+        ("name: small", "name: small\nhorizon: {measured_s: 1.0e+15}", "up to"),
+        ("name: small", "name: small\ngrid: {step_s: 0.8, cell_m: 50}", "must divide 3 s"),
+        ("name: small", "name: small\nbaselines: {webstr: {}}", "unknown webstr"),
+        ("name: small", "name: small\nzones: {z: []}", "zone z has no links"),
         ("name: small", "name: small\nclasses: {car: {pressure_kmh: 40}}", "below the free speed"),
     ],
 )

@@ -51,3 +51,26 @@ def test_what_makes_no_sense_is_refused(arguments):
         simulate_link(
             [0.1] * 40, [1.0] * 40, **{"dx": 25.0, "duration": 1.0, "rho_max": 0.14, "c": 15.0, "gamma": 1, **arguments}
         )
+
+
+@pytest.mark.parametrize("cut", [30.1, 30.3, 30.0])
+def test_a_red_in_two_parts_without_a_gap_passes_nothing(cut):
+    rho, v = np.full(20, 0.05), np.full(20, 8.0)
+    after, _ = simulate_link(
+        rho,
+        v,
+        dx=25.0,
+        duration=60.0,
+        rho_max=0.14,
+        c=16.0,
+        gamma=1,
+        boundary=("wall", "wall"),
+        signals=[(10, 0, cut), (10, cut, 60)],
+    )
+    assert after[:10].sum() == pytest.approx(rho[:10].sum(), abs=1e-12)
+
+
+@pytest.mark.parametrize("red", [(5, 30.0, 0.0), (5, float("nan"), 30.0)])
+def test_a_red_that_ends_before_it_begins_is_refused(red):
+    with pytest.raises(ConfigurationError):
+        simulate_link([0.05] * 20, [8.0] * 20, dx=25.0, duration=1.0, rho_max=0.14, c=16.0, gamma=1, signals=[red])

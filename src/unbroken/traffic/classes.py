@@ -58,11 +58,17 @@ class VehicleClass:
         """veh/m per lane when the class is alone and stands."""
         return self.max_occupancy / self.length
 
-    def w_law(self, gamma: float | None) -> tuple[float, float, float, float]:
-        """(c, rise, fall, critical) of `scheme.law.equilibrium_w`."""
+    def w_law(self, gamma: float | None) -> tuple[float, float, float, float, float]:
+        """(c, rise, fall, critical, free speed) of `scheme.law.equilibrium_w`."""
         at_standing = self.pressure * self.standing ** (1.0 if gamma is None else gamma)
         rise = (self.pressure - self.free_speed) / self.critical
-        return self.pressure, rise, (self.pressure - at_standing) / (self.standing - self.critical), self.critical
+        return (
+            self.pressure,
+            rise,
+            (self.pressure - at_standing) / (self.standing - self.critical),
+            self.critical,
+            self.free_speed,
+        )
 
     def equilibrium_speed(self, x: ArrayLike, gamma: float | None = None, limit: float = math.inf) -> Floats:
         """V_eq(x) in m/s for x = r / `max_occupancy` of any shape, under a speed limit in m/s."""

@@ -27,7 +27,7 @@ class Profile:
 
     def __post_init__(self) -> None:
         times = [time for time, _ in self.points]
-        if not self.points or times != sorted(set(times)):
+        if not self.points or times != sorted(set(times)) or not all(map(math.isfinite, times)):
             raise ConfigurationError("a demand profile needs points in order of time, none twice")
         for _, flow in self.points:
             if not (flow >= 0 and math.isfinite(flow)):

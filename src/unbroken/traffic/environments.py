@@ -65,10 +65,10 @@ class TrafficEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
         """One decision of 15 s."""
         if not self._begun:
             raise gymnasium.error.ResetNeeded("call reset() before step()")
-        chosen = np.asarray(action, dtype=np.int64)
-        if chosen.shape != (len(self.task.action_sizes),) or not self.action_space.contains(chosen):
+        chosen = np.asarray(action)
+        if not np.issubdtype(chosen.dtype, np.integer) or not self.action_space.contains(chosen.astype(np.int64)):
             raise ConfigurationError(f"action {action} is not in {self.action_space}")
-        reward = self.task.decide(chosen[None])
+        reward = self.task.decide(chosen.astype(np.int64)[None])
         return self.task.observe()[0], float(reward[0]), False, self.task.over, self._info()
 
     def action_masks(self) -> NDArray[np.bool_]:

@@ -24,14 +24,17 @@ class Metrics:
     """Of one simulation, from `start` to `end` (s). Pairs are (motorcycles, cars).
 
     time_spent: veh s, integral of sum of rho dx lanes plus origin queues.
-    delay: veh s, time_spent less the time that the distance driven takes at free speed (or the link's limit).
+    delay: veh s, time_spent less the time that the distance driven takes at free speed (or the link's limit). Drivers take time to
+        slow down, so behind a fall of the limit on an empty road it is a little below zero.
     delay_per_vehicle: s, delay over vehicles that left: the control delay of those served.
     travel_time: s, time_spent over the mean of vehicles that arrived and left (exact where the network ends as full as it began).
     arrived, left, remaining: vehicles that came, that left, that are still inside or wait outside at the end.
     imbalance: vehicles, greatest |arrived - left - stored| since the simulation began, at any sample; rounding only.
     queue_mean, queue_95, queue_max: m, of the longest queue of any link at each sample; a queue is contiguous cells whose vehicles
         are slower than 5 km/h on average.
-    stops: per vehicle that arrived: vehicles that enter a queued cell from a moving one, and those in a cell when it turns queued.
+    stops: per vehicle that arrived: vehicles that enter a queued cell from a moving one, and those in a cell when it turns
+        queued. At a
+        link's beginning the cell before is the last one of the link that most vehicles come from.
     spillback: share of (link, sample) whose queue reaches the link's beginning, over links that begin at a node.
     worst_approach_delay: s per vehicle that passed, of the link that ends at a node and delays most (of those that 10 passed).
     """
@@ -106,6 +109,8 @@ class Recorder:
         lanes = np.where(layout.dx > 0, layout.lane_length / np.where(layout.dx > 0, layout.dx, 1.0), 0.0)
         entered = ((passed - self._passed)[:, :-1].sum(axis=0)) * lanes
         behind = np.concatenate([[False], queued[:-1]])
+        fed = layout.arrays.behind >= 0
+        behind[layout.first[fed]] = queued[layout.arrays.last[layout.arrays.behind[fed]]]
         own = simulation.state.cells[b, :2].sum(axis=0) * layout.lane_length
         self._stopped += float(entered[queued & self._queued & ~behind].sum() + own[queued & ~self._queued].sum())
         self._longest.append(_longest_run(queued, layout.dx))

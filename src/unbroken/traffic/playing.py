@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from unbroken.errors import ConfigurationError
 from unbroken.traffic.controllers.base import INTERVAL, Controller
+from unbroken.traffic.controllers.choosing import first_baseline
 from unbroken.traffic.metrics import Metrics, Recorder
 from unbroken.traffic.scenario import DECISION, Scenario
 from unbroken.traffic.simulation import Simulation
@@ -41,23 +41,19 @@ def play(
 ) -> Metrics:
     """Warm up, measure `duration` s (default: the scenario's), drain without new demand, and measure that too.
 
-    The same seed gives the same arrivals whatever controls; a short duration sees the beginning of a long one's. The warm-up
-    passes under
-    `warm_up_controller` (default: the controller itself). `look` is called after the warm-up and then every 15 s.
+    The same seed gives the same arrivals whatever controls; a short duration sees the beginning of a long one's. The warm-up passes
+    under `warm_up_controller`, by default the scenario's first baseline, as in the environments: what is compared begins alike.
+    `look` is called after the warm-up and then every 15 s.
 
     Raises:
-        ConfigurationError: a duration that is not a multiple of 15 s.
+        ConfigurationError: a duration that is not a multiple of 60 s, or longer than the scenario has demand for.
     """
-    horizon = scenario.horizon
-    measured = horizon.measured if duration is None else duration
-    if measured <= 0 or measured % DECISION or measured > horizon.measured:
-        raise ConfigurationError(
-            f"duration must be a multiple of {DECISION:g} s up to the scenario's {horizon.measured:g} s, not {measured:g} s"
-        )
+    horizon = scenario.horizon if duration is None else scenario.measured_for(duration)
+    measured = horizon.measured
     simulation = Simulation(scenario.network)
     rng = np.random.default_rng(seed)
     simulation.set_demand(0, scenario.draw_demand(rng, horizon.warm_up + measured))
-    _run(simulation, warm_up_controller or controller, horizon.warm_up)
+    _run(simulation, warm_up_controller or first_baseline(scenario), horizon.warm_up)
     recorder = Recorder(simulation)
     if look:
         look(simulation)

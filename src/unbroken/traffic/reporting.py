@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from unbroken.errors import UsageError
@@ -71,6 +72,8 @@ def simulate_scenario(
         NotFound: no such scenario. ConfigurationError: no such controller or duration. UsageError: a kind of picture that is not
             known.
     """
+    if plot is not None:
+        _check_plot(Path(plot))
     scenario = load_scenario(name)
     chosen = controller or controller_names(scenario)[0]
     trace = Trace()
@@ -81,11 +84,16 @@ def simulate_scenario(
     if plot:
         from unbroken.traffic.rendering import save_space_time
 
-        try:
-            save_space_time(Layout(scenario.network), trace, plot)
-        except ValueError as error:
-            raise UsageError(f"--plot {plot}: {' '.join(str(error).split())}") from None
+        save_space_time(Layout(scenario.network), trace, plot)
     return SimulationReport(scenario.name, chosen, seed, metrics, seconds, plot)
+
+
+def _check_plot(path: Path) -> None:
+    """Before minutes are spent on a simulation of which the picture cannot be written."""
+    if path.suffix.lower() not in (".png", ".pdf", ".svg", ".jpg"):
+        raise UsageError(f"--plot {path}: name a file that ends in .png, .pdf, .svg or .jpg")
+    if not path.parent.is_dir():
+        raise UsageError(f"--plot {path}: there is no folder {path.parent}")
 
 
 def _numbers(pair: tuple[float, ...], digits: int = 0) -> tuple[str, str]:

@@ -132,6 +132,8 @@ class RoadNetwork:
                 _require(
                     places[link] == 1, f"link {link} {word} at {places[link]} nodes, origins or sinks: one is needed"
                 )
+        for link, times in Counter(self.meters).items():
+            _require(times == 1, f"meters: {link} is named twice")
         for link in self.meters:
             _require(link not in self.sinks, f"meter at link {link}: it ends in a sink, a meter needs a node")
         for link, capacity in self.sinks.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -11,13 +11,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from unbroken.errors import NotFound
+from unbroken.errors import ConfigurationError, NotFound
 from unbroken.traffic.demand import Demand
 from unbroken.traffic.layout import DEMAND_PERIOD
 from unbroken.traffic.road_network import RoadNetwork
 
 Control = Literal["signals", "ramp", "speed"]
 DECISION = 15.0  # s
+INTERVAL = 3.0  # s between two calls of a controller
+LONGEST = 30 * 86_400.0  # s
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,19 @@ class Horizon:
     warm_up: float = 900.0
     measured: float = 3600.0
     drain: float = 900.0
+
+    def __post_init__(self) -> None:
+        for name, seconds, unit in (
+            ("warm_up", self.warm_up, DEMAND_PERIOD),
+            ("measured", self.measured, DEMAND_PERIOD),
+            ("drain", self.drain, DECISION),
+        ):
+            if not 0 <= seconds <= LONGEST or seconds % unit:
+                raise ConfigurationError(
+                    f"{name} must be a multiple of {unit:g} s up to {LONGEST:g} s, not {seconds:g} s"
+                )
+        if self.measured == 0:
+            raise ConfigurationError("measured must be above 0 s")
 
     @property
     def demand_end(self) -> float:
@@ -51,12 +66,45 @@ class Scenario:
     baselines: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     description: str = ""
 
+    def __post_init__(self) -> None:
+        network = self.network
+        unknown = [origin for origin in self.demand.profiles if origin not in network.origins]
+        _require(not unknown, f"demand at {', '.join(unknown)}: not an origin")
+        needed = {
+            "signals": any(node.signal for node in network.nodes.values()),
+            "ramp": bool(network.meters),
+            "speed": bool(self.zones),
+        }
+        what = {"signals": "a node with a signal", "ramp": "meters", "speed": "zones"}
+        _require(needed[self.control], f"control {self.control} needs {what[self.control]}")
+        zoned = [link for links in self.zones.values() for link in links]
+        for zone, links in self.zones.items():
+            _require(bool(links), f"zone {zone} has no links")
+            strange = [link for link in links if link not in network.links]
+            _require(not strange, f"zone {zone}: unknown link {', '.join(strange)}")
+        _require(len(zoned) == len(set(zoned)), "a link is in two zones")
+        steps = INTERVAL / network.step
+        _require(abs(steps - round(steps)) < 1e-6, f"the step must divide {INTERVAL:g} s, {network.step:g} s does not")
+
+    def measured_for(self, seconds: float) -> Horizon:
+        """The scenario's horizon with another measured time, at most its own. Raises ConfigurationError."""
+        _require(
+            seconds <= self.horizon.measured,
+            f"a scenario with {self.horizon.measured:g} s of demand cannot be measured for {seconds:g} s",
+        )
+        return replace(self.horizon, measured=seconds)
+
     def draw_demand(self, rng: np.random.Generator, end: float | None = None) -> NDArray[np.float64]:
         """Flows in veh/s, (2, origins, periods), drawn for the whole horizon; none from `end` (s, default: its end) on."""
         flows = self.demand.draw(self.network.origins, self.horizon.demand_end + DEMAND_PERIOD, DEMAND_PERIOD, rng)
         starts = np.arange(flows.shape[2]) * DEMAND_PERIOD
         flows[:, :, starts >= (self.horizon.demand_end if end is None else end)] = 0.0
         return flows
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigurationError(message)
 
 
 def scenario_names() -> tuple[str, ...]:
@@ -75,10 +123,13 @@ def load_scenario(name: str | Path) -> Scenario:
     from unbroken.traffic.scenario_file import parse_scenario
 
     path = Path(name)
-    if path.suffix in (".yaml", ".yml"):
+    if path.suffix.lower() in (".yaml", ".yml"):
         if not path.is_file():
             raise NotFound(f"no scenario file {path}")
-        return parse_scenario(path.read_text(encoding="utf-8"), str(path))
+        try:
+            return parse_scenario(path.read_text(encoding="utf-8"), str(path))
+        except UnicodeDecodeError:
+            raise ConfigurationError(f"{path}: not UTF-8 text") from None
     if str(name) not in scenario_names():
         raise NotFound(f"no scenario {name}: there are {', '.join(scenario_names())}, or give a .yaml file")
     text = (resources.files("unbroken.traffic") / "scenarios" / f"{name}.yaml").read_text(encoding="utf-8")

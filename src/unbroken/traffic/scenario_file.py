@@ -15,14 +15,37 @@ from unbroken.traffic.demand import Demand, Profile
 from unbroken.traffic.road_network import Link, Movement, Node, Pair, RoadNetwork, Signal
 from unbroken.traffic.scenario import Horizon, Scenario
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+Flow = Annotated[float, Field(ge=0, le=1e6, strict=True)]  # veh/h
 KMH, PER_HOUR = 1 / 3.6, 1 / 3600
+KNOWN_BASELINES = {
+    "signals": ("webster", "actuated", "max_pressure"),
+    "ramp": ("none", "alinea"),
+    "speed": ("none", "threshold", "feedback"),
+}
+
+
+class _Duplicate(ValueError):
+    """A key that stands twice: YAML itself takes the last one without a word."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe, and refuses keys that stand twice in one mapping."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise _Duplicate(f"line {key_node.start_mark.line + 1}: {key} stands twice")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class LinkPart(_Part):
@@ -49,7 +72,7 @@ class MovementPart(_Part):
     origin: str = Field(alias="from")
     to: str
     share: Share | SharesPart = 1.0
-    saturation: Annotated[float, Field(gt=0, le=1)] = 1.0
+    saturation: Annotated[float, Field(gt=0, le=1, strict=True)] = 1.0
 
     def value(self) -> Movement:
         share: Pair = (
@@ -88,7 +111,7 @@ class NodePart(_Part):
 class OriginPart(_Part):
     """Demand of a link: points of (time in s, vehicles per hour)."""
 
-    veh_per_h: list[tuple[NotNegative, NotNegative]]
+    veh_per_h: Annotated[list[tuple[NotNegative, Flow]], Field(min_length=1)]
     motorcycle_share: Share = 0.5
 
     def value(self) -> Profile:
@@ -187,10 +210,12 @@ class ScenarioPart(_Part):
             step=self.grid.step_s,
             gamma=gamma,
         )
-        for zone, links in self.zones.items():
-            unknown = [link for link in links if link not in network.links]
-            if unknown:
-                raise ConfigurationError(f"zone {zone}: unknown link {', '.join(unknown)}")
+        strange = sorted(set(self.baselines) - set(KNOWN_BASELINES[self.control]))
+        if strange:
+            known = ", ".join(KNOWN_BASELINES[self.control])
+            raise ConfigurationError(
+                f"baselines: unknown {', '.join(strange)}; for control {self.control} there are {known}"
+            )
         return Scenario(
             self.name,
             self.control,
@@ -210,7 +235,9 @@ def parse_scenario(text: str, source: str) -> Scenario:
         ConfigurationError: not YAML, an unknown key, a value out of range, or a network that cannot be; one line for each.
     """
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, Loader=_Loader)
+    except _Duplicate as error:
+        raise ConfigurationError(f"{source}: {error}") from None
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{source}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
@@ -224,14 +251,28 @@ def parse_scenario(text: str, source: str) -> Scenario:
 
 
 def _lines(error: ValidationError) -> list[str]:
-    return [f"{'.'.join(map(str, problem['loc'])) or 'file'}: {_reason(problem)}" for problem in error.errors()[:5]]
+    lines = {f"{_place(problem)}: {_reason(problem)}": None for problem in error.errors()}
+    return list(lines)[:5]
+
+
+def _place(problem: Any) -> str:
+    """The way to the value, without pydantic's names for kinds of values."""
+    kept = [
+        str(part) for part in problem["loc"] if not str(part).startswith(("constrained-", "SharesPart", "float", "["))
+    ]
+    return ".".join(kept) or "file"
 
 
 def _reason(problem: Any) -> str:
-    if problem["type"] != "extra_forbidden":
-        return f"{problem['msg'][0].lower()}{problem['msg'][1:]}, not {problem['input']!r}"[:160]
-    near = difflib.get_close_matches(str(problem["loc"][-1]), _KEYS, 1)
-    return "unknown key" + (f"; did you mean {near[0]}?" if near else "")
+    kind, value = problem["type"], problem["input"]
+    if kind == "missing":
+        return "is missing"
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(str(problem["loc"][-1]), _KEYS, 1)
+        return "unknown key" + (f"; did you mean {near[0]}?" if near else "")
+    if isinstance(value, bool) or problem["loc"][-1] == "[key]":
+        return f"{value!r} is no text or number here; put names in quotes"
+    return f"{problem['msg'][0].lower()}{problem['msg'][1:]}, not {value!r}"[:160]
 
 
 _PARTS = (

@@ -25,7 +25,8 @@ class Simulation:
     """`batch` copies of a network, empty at time 0.
 
     Arrays have the batch axis first, then classes (motorcycles, cars). The copies do not touch each other: row b is bit for bit
-    what a batch of one with its demand and commands makes. Not thread-safe; different simulations may run in different threads.
+    what a batch of one with its demand and commands makes. Not thread-safe; different simulations may run in different threads, of
+    those with `parallel` (numba's own threads) only one at a time.
     """
 
     def __init__(self, network: RoadNetwork, batch: int = 1, *, parallel: bool = False) -> None:
@@ -70,6 +71,8 @@ class Simulation:
 
         Copies may have different numbers of periods.
         """
+        if not 0 <= b < self.batch:
+            raise ConfigurationError(f"there are copies 0 to {self.batch - 1}, not {b}")
         values = np.asarray(flows, dtype=np.float64)
         expected = (2, len(self.network.origins))
         if values.ndim != 3 or values.shape[:2] != expected or values.shape[2] < 1:
@@ -141,6 +144,8 @@ class Simulation:
         b, signal = np.nonzero(~done)
         if len(b) == 0:
             return np.asarray(done)
+        if at is not None and not np.isfinite(at).all():
+            raise ConfigurationError("times of requests must be finite")
         now = self.times()[b]
         begin = (
             now
@@ -250,7 +255,7 @@ class Simulation:
             raise ConfigurationError(f"the state has {sorted(state)}, a simulation has {sorted(expected)}")
         for name, value in state.items():
             shape, own = np.shape(value), expected[name].shape
-            if shape != own and not (name == "demand" and shape[:3] == own[:3]):
+            if shape != own and not (name == "demand" and shape[:3] == own[:3] and len(shape) == 4 and shape[3] >= 1):
                 raise ConfigurationError(f"state {name} has shape {shape}, this network needs {own}")
         self.state = State(**{name: np.array(value, dtype=expected[name].dtype) for name, value in state.items()})
 

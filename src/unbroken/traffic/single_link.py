@@ -114,10 +114,11 @@ class _Link:
         n = self.rho.shape[1]
         _require(bool(((table[:, 0] >= 0) & (table[:, 0] <= n)).all()), f"a signal's face must be from 0 to {n}")
         _require(bool((table[:, 0] == np.floor(table[:, 0])).all()), "a signal's face must be a whole number")
-        if not periodic:
-            return table
-        ends = table[(table[:, 0] == 0) | (table[:, 0] == n)]  # one place, at which flows are computed twice
-        return np.concatenate([table, np.column_stack([n - ends[:, 0], ends[:, 1:]])])
+        _require(bool((table[:, 1] <= table[:, 2]).all()), "a signal is red from a time until a later one")
+        if periodic:
+            ends = table[(table[:, 0] == 0) | (table[:, 0] == n)]  # one place, at which flows are computed twice
+            table = np.concatenate([table, np.column_stack([n - ends[:, 0], ends[:, 1:]])])
+        return _united(table)
 
     def advance(
         self,
@@ -140,7 +141,7 @@ class _Link:
         dt = duration / n_steps
         cells = np.zeros((4, self.rho.shape[1] + 2 * PADS))
         cells[:2, PADS:-PADS], cells[2:, PADS:-PADS] = self.rho, self.rho * self.w
-        w_law = np.array([[c, 0.0, 0.0, 1.0] for c in self.c])
+        w_law = np.array([[c, 0.0, 0.0, 1.0, np.inf] for c in self.c])
         law = make_law(self.c, self.greatest, self.lengths, w_free, w_law, -np.expm1(-dt / tau), self.gamma)
         advance_link(cells, held, law, np.full(cells.shape[1], np.inf), sides, reds, dt, dx, n_steps)
         self.rho = cells[:2, PADS:-PADS].copy()
@@ -151,6 +152,17 @@ class _Link:
         w = np.where(self.rho > 0, self.w, w_free[:, None])
         v = np.maximum(0.0, w - self._pressure(self.lengths @ self.rho))
         return (self.rho[0], v[0]) if self.single else (self.rho, v)
+
+
+def _united(reds: Floats) -> Floats:
+    """Rows (face, from, until) by face and time, those that touch or overlap as one."""
+    rows: list[list[float]] = []
+    for face, begin, end in sorted(map(tuple, reds.tolist())):
+        if rows and rows[-1][0] == face and begin <= rows[-1][2]:
+            rows[-1][2] = max(rows[-1][2], end)
+        else:
+            rows.append([face, begin, end])
+    return np.array(rows, dtype=np.float64).reshape(-1, 3)
 
 
 def _boundaries(boundary: tuple[str, str], held: bool) -> tuple[int, int]:

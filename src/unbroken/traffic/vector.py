@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
+from unbroken.errors import ConfigurationError
 from unbroken.traffic.environments import TrafficEnv
 
 
@@ -22,9 +24,12 @@ class BatchedVecEnv(VecEnv):
 
     def __init__(self, env_class: type[TrafficEnv], n_envs: int, **kwargs: Any) -> None:
         self.env = env_class(**kwargs)
-        self.task = env_class.task_class(self.env.scenario, n_envs, self.env.task.measured, self.env.task.drain)
+        self.task = env_class.task_class(
+            self.env.scenario, n_envs, self.env.task.horizon.measured, self.env.task.horizon.drain
+        )
         self._generators = [np.random.default_rng(seed) for seed in np.random.SeedSequence().spawn(n_envs)]
         self._returns = np.zeros(n_envs)
+        self._begun = False
         self._actions: NDArray[np.int64] = np.zeros((n_envs, len(self.task.action_sizes)), dtype=np.int64)
         super().__init__(n_envs, self.env.observation_space, self.env.action_space)
 
@@ -38,12 +43,19 @@ class BatchedVecEnv(VecEnv):
         return self.task.observe()
 
     def _begin(self) -> None:
+        self._begun = True
         self.task.begin(self._generators)
         self._returns[:] = 0.0
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Keep the actions for `step_wait`."""
-        self._actions = np.asarray(actions, dtype=np.int64)
+        chosen = np.asarray(actions)
+        fits = np.issubdtype(chosen.dtype, np.integer) and chosen.shape == self._actions.shape
+        if not fits or (chosen < 0).any() or (chosen >= np.array(self.task.action_sizes)).any():
+            raise ConfigurationError(f"actions are whole numbers of shape {self._actions.shape} in {self.action_space}")
+        if not self._begun:
+            raise gymnasium.error.ResetNeeded("call reset() before step()")
+        self._actions = chosen.astype(np.int64)
 
     def step_wait(self) -> VecEnvStepReturn:
         """One decision everywhere."""
@@ -68,7 +80,8 @@ class BatchedVecEnv(VecEnv):
     def get_state(self) -> dict[str, Any]:
         """Everything that changes, for all environments."""
         states = [generator.bit_generator.state for generator in self._generators]
-        return {"task": self.task.get_state(), "generators": states, "returns": self._returns.copy()}
+        own = {"generators": states, "returns": self._returns.copy(), "begun": self._begun, "seeds": list(self._seeds)}
+        return {"task": self.task.get_state(), **own}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on exactly where `get_state` was called."""
@@ -76,17 +89,25 @@ class BatchedVecEnv(VecEnv):
         for generator, own in zip(self._generators, state["generators"], strict=True):
             generator.bit_generator.state = own
         self._returns = np.array(state["returns"])
+        self._begun, self._seeds = bool(state["begun"]), list(state["seeds"])
 
     def close(self) -> None:
         """Nothing to close."""
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """An attribute of the environment that describes all of them."""
+        """What all copies share (spaces, scenario, render_mode, ...), or `action_masks` as a function of each."""
+        if attr_name == "action_masks":
+            return [functools.partial(self._mask_of, b) for b in self._chosen(indices)]
+        if attr_name in ("task", "np_random"):
+            raise AttributeError(f"copies of a batch have no {attr_name} of their own; see BatchedVecEnv.task")
         return [getattr(self.env, attr_name) for _ in self._chosen(indices)]
 
+    def _mask_of(self, b: int) -> NDArray[np.bool_]:
+        return np.asarray(self.task.masks()[b])
+
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Set it on the environment that describes all of them."""
-        setattr(self.env, attr_name, value)
+        """Copies of a batch share everything that could be set: refused."""
+        raise NotImplementedError(f"{attr_name} cannot be set in copies of a batch; make another one")
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any

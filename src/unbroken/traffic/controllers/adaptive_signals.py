@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unbroken.traffic.controllers.base import INTERVAL
+from unbroken.errors import ConfigurationError
+from unbroken.traffic.controllers.base import INTERVAL, is_due
 from unbroken.traffic.detectors import Detectors, Region
 from unbroken.traffic.layout import Layout
 from unbroken.traffic.scenario import DECISION, Scenario
@@ -27,6 +29,8 @@ class Approaches:
 
     @classmethod
     def of(cls, layout: Layout) -> Approaches:
+        if not layout.signals:
+            raise ConfigurationError("the network has no signals")
         nodes = [layout.network.nodes[name] for name in layout.signals]
         pairs = [(s, link) for s, node in enumerate(nodes) for link in node.arriving]
         opened = np.zeros((len(nodes), max((len(p) for p in layout.phases), default=0), len(pairs)))
@@ -72,6 +76,8 @@ class MaxPressure:
     """
 
     def __init__(self, scenario: Scenario, full: float = 0.8, margin: float = 0.05, decision: float = DECISION) -> None:
+        if not (decision >= INTERVAL and math.isclose(decision % INTERVAL, 0.0)):
+            raise ConfigurationError(f"decision must be a multiple of {INTERVAL:g} s, not {decision:g} s")
         layout = Layout(scenario.network)
         network = scenario.network
         self._approaches = Approaches.of(layout)
@@ -89,7 +95,7 @@ class MaxPressure:
 
     def act(self, simulation: Simulation) -> None:
         """Decide every `decision` s."""
-        if not np.isclose(simulation.times()[0] % self._decision, 0.0, atol=1e-6):
+        if not is_due(simulation, self._decision):
             return
         self._detectors.look(simulation)
         n = len(self._approaches.links)

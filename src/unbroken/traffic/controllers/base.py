@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from unbroken.traffic.scenario import INTERVAL
 from unbroken.traffic.simulation import Simulation
 
-INTERVAL = 3.0  # s between two calls
+__all__ = ["INTERVAL", "Controller", "NoControl", "is_due"]
+
+
+def is_due(simulation: Simulation, period: float) -> bool:
+    """Whether a new period of `period` s begins now, to half a step: times are multiples of a step that may be rounded."""
+    now = simulation.time()
+    return abs(now - period * round(now / period)) < simulation.network.step / 2
 
 
 class Controller(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +39,11 @@ def controller_names(scenario: Scenario) -> tuple[str, ...]:
     return tuple(BASELINES[scenario.control])
 
 
+def first_baseline(scenario: Scenario) -> Controller:
+    """A new controller of the kind that warms the scenario up and that agents are compared with first."""
+    return make_controller(controller_names(scenario)[0], scenario)
+
+
 def make_controller(name: str, scenario: Scenario, settings: dict[str, Any] | None = None) -> Controller:
     """A new controller; `settings` go over those of the scenario's file.
 
@@ -48,7 +54,13 @@ def make_controller(name: str, scenario: Scenario, settings: dict[str, Any] | No
     if name not in known:
         raise ConfigurationError(f"scenario {scenario.name} has no controller {name!r}: there are {', '.join(known)}")
     chosen = {**scenario.baselines.get(name, {}), **(settings or {})}
+    for setting, value in chosen.items():
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not (value is None or setting == "bottleneck" or (number and math.isfinite(value) and value >= 0)):
+            raise ConfigurationError(f"baselines.{name}.{setting}: must be a number of at least 0, not {value!r}")
     try:
         return known[name](scenario, **chosen)
-    except TypeError as error:
-        raise ConfigurationError(f"baselines.{name}: {error}") from None
+    except (TypeError, ValueError) as error:
+        if isinstance(error, ConfigurationError):
+            raise ConfigurationError(f"baselines.{name}: {error}") from None
+        raise ConfigurationError(f"baselines.{name}: {chosen} does not fit: {error}") from None

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from unbroken.errors import ConfigurationError
 from unbroken.traffic.controllers.base import INTERVAL
 from unbroken.traffic.controllers.saturation import saturation_flow
+from unbroken.traffic.road_network import Signal
 from unbroken.traffic.scenario import Scenario
 from unbroken.traffic.simulation import Simulation
 
@@ -59,6 +61,8 @@ def flows(scenario: Scenario, factor: float = 1.0) -> Floats:
     network = scenario.network
     links = list(network.links)
     periods = int(scenario.horizon.demand_end // 60)
+    if not network.origins:
+        return np.zeros((2, len(links)))
     means = np.stack([scenario.demand.profiles[o].means(periods, 60.0) for o in network.origins], axis=1)
     total = means.sum(axis=(0, 1))
     width = min(60, periods)
@@ -97,9 +101,9 @@ def critical_ratios(scenario: Scenario) -> list[list[float]]:
                     for m in node.movements
                     if m.origin == link
                 )
-                saturated = saturation_flow(network.classes, share, network.gamma) * network.links[link].lanes / slower
-                of_links.append(float(flow.sum() / saturated))
-            own.append(max(of_links))
+                lane = saturation_flow(network.classes, share, network.gamma, network.cell, network.step)
+                of_links.append(float(flow.sum() * slower / (lane * network.links[link].lanes)))
+            own.append(max(of_links, default=0.0))
         ratios.append(own)
     return ratios
 
@@ -114,14 +118,35 @@ def webster(scenario: Scenario, speed: float | None = None) -> Plan:
     network = scenario.network
     signals = [node.signal for node in network.nodes.values() if node.signal is not None]
     ratios = critical_ratios(scenario)
-    cycle = SHORTEST_CYCLE
-    for signal, own in zip(signals, ratios, strict=True):
-        lost = len(own) * (signal.clearance - signal.end_gain + START_UP)
-        total = sum(own)
-        wanted = (1.5 * lost + 5) / (1 - total) if total < 1 else LONGEST_CYCLE
-        cycle = max(cycle, min(LONGEST_CYCLE, wanted))
+    if not signals:
+        raise ConfigurationError("the network has no signals")
+    cycle = max(_cycle(signal, own) for signal, own in zip(signals, ratios, strict=True))
+    cycle = min([cycle, *(sum(_longest(signal)) for signal in signals)])
+    needed = max(sum(_shortest(signal)) for signal in signals)
+    if cycle < needed:
+        cycle = needed
     display = tuple(_display(cycle, signal, own) for signal, own in zip(signals, ratios, strict=True))
     return Plan(cycle, display, tuple(_offsets(scenario, speed) % cycle))
+
+
+def _lost(signal: Signal) -> float:
+    """s that each phase loses."""
+    return signal.clearance - signal.end_gain + START_UP
+
+
+def _shortest(signal: Signal) -> list[float]:
+    return [signal.min_green + signal.clearance] * len(signal.phases)
+
+
+def _longest(signal: Signal) -> list[float]:
+    return [signal.max_green + signal.clearance] * len(signal.phases)
+
+
+def _cycle(signal: Signal, ratios: list[float]) -> float:
+    """Webster's cycle of one signal, between the shortest and the longest that are used."""
+    lost, total = len(ratios) * _lost(signal), sum(ratios)
+    wanted = (1.5 * lost + 5) / (1 - total) if total < 1 else LONGEST_CYCLE
+    return max(SHORTEST_CYCLE, min(LONGEST_CYCLE, wanted))
 
 
 def tuned_plan(scenario: Scenario, offset_speed_kmh: float | None = None) -> Plan:
@@ -129,14 +154,19 @@ def tuned_plan(scenario: Scenario, offset_speed_kmh: float | None = None) -> Pla
     return webster(scenario, None if offset_speed_kmh is None else offset_speed_kmh / 3.6)
 
 
-def _display(cycle: float, signal: object, ratios: list[float]) -> tuple[float, ...]:
-    """Green plus clearance of each phase: effective green in proportion to its flow ratio, none below the minimal green."""
-    shortest = signal.min_green + signal.clearance  # type: ignore[attr-defined]
-    lost = signal.clearance - signal.end_gain + START_UP  # type: ignore[attr-defined]
-    effective = (cycle - lost * len(ratios)) * np.array(ratios) / sum(ratios)
-    display = np.maximum(shortest, effective + lost)
-    spare = display - shortest
-    return tuple(display - (display.sum() - cycle) * (spare / spare.sum() if spare.sum() > 0 else 0))
+def _display(cycle: float, signal: Signal, ratios: list[float]) -> tuple[float, ...]:
+    """Green plus clearance of each phase: effective green in proportion to its flow ratio, within minimal and maximal green."""
+    lost, weights = _lost(signal), np.array(ratios) if sum(ratios) > 0 else np.ones(len(ratios))
+    display = (cycle - lost * len(ratios)) * weights / weights.sum() + lost
+    low, high = np.array(_shortest(signal)), np.array(_longest(signal))
+    for _ in range(len(ratios) + 1):
+        display = np.clip(display, low, high)
+        missing = cycle - display.sum()
+        free = display < high if missing > 0 else display > low
+        if abs(missing) < 1e-9 or not free.any():
+            break
+        display = display + np.where(free, missing / free.sum(), 0.0)
+    return tuple(float(value) for value in display)
 
 
 def _offsets(scenario: Scenario, speed: float | None) -> Floats:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from unbroken.errors import ConfigurationError
+from unbroken.traffic.controllers.base import is_due
 from unbroken.traffic.detectors import Detectors, Region
 from unbroken.traffic.layout import Layout
 from unbroken.traffic.ranges import HIGHEST_RATE, LIMITS, LOWEST_RATE
@@ -16,10 +18,6 @@ from unbroken.traffic.simulation import Simulation
 
 Floats = NDArray[np.float64]
 BEHIND = 250.0  # m behind a merge, where ALINEA measures
-
-
-def _due(simulation: Simulation) -> bool:
-    return bool(np.isclose(simulation.times()[0] % DECISION, 0.0, atol=1e-6))
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Alinea:
 
     def act(self, simulation: Simulation) -> None:
         """Set the rates, every 15 s."""
-        if not _due(simulation):
+        if not is_due(simulation, DECISION):
             return
         self._behind.look(simulation)
         self._ramps.look(simulation)
@@ -64,6 +62,12 @@ class _Limits:
     """Sets the same limit in the last `n_zones` zones, by steps of 10 km/h."""
 
     def __init__(self, scenario: Scenario, bottleneck: str, n_zones: int) -> None:
+        if bottleneck not in scenario.network.links:
+            raise ConfigurationError(
+                f"bottleneck {bottleneck}: no such link; links are {', '.join(scenario.network.links)}"
+            )
+        if n_zones < 1:
+            raise ConfigurationError(f"n_zones must be at least 1, not {n_zones}")
         self._links: Sequence[str] = [link for links in list(scenario.zones.values())[-n_zones:] for link in links]
         length = scenario.network.links[bottleneck].length
         self._watched = Detectors(Layout(scenario.network), [Region(bottleneck, 0.0, length)])
@@ -91,7 +95,7 @@ class ThresholdLimits(_Limits):
 
     def act(self, simulation: Simulation) -> None:
         """Compare, every 15 s."""
-        if _due(simulation):
+        if is_due(simulation, DECISION):
             full = self._occupancy(simulation) > self._threshold
             self._move(simulation, np.where(full, 1, len(LIMITS) - 1))
 
@@ -112,7 +116,7 @@ class FeedbackLimits(_Limits):
 
     def act(self, simulation: Simulation) -> None:
         """Integrate the error, every 15 s."""
-        if not _due(simulation):
+        if not is_due(simulation, DECISION):
             return
         error = self._target - self._occupancy(simulation)
         before = np.full(error.shape, len(LIMITS) - 1.0) if self._level is None else self._level

@@ -19,9 +19,13 @@ START, END = (
 
 @lru_cache(maxsize=64)
 def saturation_flow(
-    classes: tuple[VehicleClass, VehicleClass], motorcycle_share: float, gamma: float | None = None
+    classes: tuple[VehicleClass, VehicleClass],
+    motorcycle_share: float,
+    gamma: float | None = None,
+    cell: float = 25.0,
+    step: float = 0.6,
 ) -> float:
-    """veh/s of one lane that discharges a standing queue of `motorcycle_share` motorcycles."""
+    """veh/s of one lane that discharges a standing queue of `motorcycle_share` motorcycles, on that grid (m, s)."""
     signal = Signal(phases=(("side",), ("queue",)), max_green=math.inf)
     network = RoadNetwork(
         links={"queue": Link(1500), "on": Link(500), "side": Link(100), "off": Link(100)},
@@ -30,15 +34,22 @@ def saturation_flow(
         sinks={"on": math.inf, "off": math.inf},
         classes=classes,
         gamma=gamma,
+        cell=cell,
+        step=step,
     )
     simulation = Simulation(network)
     arrivals = np.zeros((2, 2, 1))
     arrivals[:, 0, 0] = np.array([motorcycle_share, 1 - motorcycle_share]) * 0.33
     simulation.set_demand(0, arrivals)
-    simulation.advance(420.0)
+    _advance(simulation, 420.0)
     simulation.request([[1]])
-    simulation.advance(signal.clearance + 0.4 + START - 0.0)  # 5.4 s: a multiple of the step
+    _advance(simulation, signal.clearance + START)
     face = simulation.layout.slots("queue").stop
-    before = simulation.state.passed[0, :, face].sum()
-    simulation.advance(END - START)
-    return float((simulation.state.passed[0, :, face].sum() - before) / (END - START))
+    before, began = simulation.state.passed[0, :, face].sum(), simulation.time()
+    _advance(simulation, END - START)
+    return float((simulation.state.passed[0, :, face].sum() - before) / (simulation.time() - began))
+
+
+def _advance(simulation: Simulation, duration: float) -> None:
+    """About `duration` s, in whole steps."""
+    simulation.advance(round(duration / simulation.network.step) * simulation.network.step)

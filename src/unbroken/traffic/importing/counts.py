@@ -31,7 +31,7 @@ class Counts:
     begin: float
 
     def demand(self, origins: Sequence[str]) -> Floats:
-        """For `Simulation.set_demand`: in the order of a network's origins, zero where nothing was counted.
+        """For `Simulation.set_demand`: in the order of a network's origins, zero where nothing was counted, and after the counts.
 
         Raises:
             ConfigurationError: a link that was counted is no origin.
@@ -39,8 +39,8 @@ class Counts:
         strange = [link for link in self.links if link not in origins]
         if strange:
             raise ConfigurationError(f"counts of {', '.join(strange)}: not an origin; origins are {', '.join(origins)}")
-        demand = np.zeros((2, len(origins), self.flows.shape[2]))
-        demand[:, [origins.index(link) for link in self.links]] = self.flows
+        demand = np.zeros((2, len(origins), self.flows.shape[2] + 1))
+        demand[:, [origins.index(link) for link in self.links], :-1] = self.flows
         return demand
 
 

@@ -27,7 +27,7 @@ class Law(NamedTuple):
     per_greatest: Floats
     lengths: Floats  # m of a lane
     w_free: Floats  # m/s, of empty cells
-    w_law: Floats  # (2, 4): c, rise, fall, critical of `equilibrium_w`
+    w_law: Floats  # (2, 5): c, rise, fall, critical, free speed of `equilibrium_w`
     share: Floats  # of the way to equilibrium in one step, 1 - exp(-dt / tau)
     gamma: Any  # None for 1
 
@@ -94,9 +94,10 @@ def equilibrium_w(x, limit, law, gamma):
     """w to which drivers relax: V_eq(x) + p(x), with V_eq capped by the speed limit.
 
     Rises from the free speed at x = 0 to `c` at the critical occupancy, falls to p at the standing occupancy, and equals p beyond
-    it (V_eq = 0) up to `c` at x = 1. `law` is (c, rise, fall, critical): slopes of both sides in m/s.
+    it (V_eq = 0) up to `c` at x = 1; V_eq is never above the free speed. `law` is (c, rise, fall, critical, free speed): slopes of
+    both sides in m/s.
     """
-    c, rise, fall, turn = law
+    c, rise, fall, turn, free = law
     own = min(c + rise * (x - turn), c - fall * (x - turn))
     p = pressure(x, c, gamma)
-    return min(c, min(max(p, own), p + limit))
+    return min(c, min(max(p, own), p + min(limit, free)))

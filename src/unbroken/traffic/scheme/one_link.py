@@ -29,9 +29,13 @@ def _fill_pads(cells, left, right, held):
 def _close_faces(flux, left, right, signals, start, dt):
     """Scale fluxes by the part of the step in which each face is open: exactly zero at red and at walls."""
     n = flux.shape[1] - 1
+    red = 0.0
     for s in range(signals.shape[0]):
-        red = min(start + dt, signals[s, 2]) - max(start, signals[s, 1])
-        opened = 1.0 - max(0.0, min(1.0, red / dt))
+        red += max(0.0, min(start + dt, signals[s, 2]) - max(start, signals[s, 1]))
+        if s + 1 < signals.shape[0] and signals[s + 1, 0] == signals[s, 0]:
+            continue  # rows of a face lie together and do not overlap: its reds add up
+        opened = 1.0 - min(1.0, red / dt)
+        red = 0.0
         if opened < ROUNDING:
             opened = 0.0
         for row in range(4):

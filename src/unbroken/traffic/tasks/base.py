@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from unbroken.errors import ConfigurationError
 from unbroken.traffic.controllers.base import INTERVAL, Controller
-from unbroken.traffic.scenario import DECISION, Scenario
+from unbroken.traffic.controllers.choosing import first_baseline
+from unbroken.traffic.scenario import DECISION, Control, Scenario
 from unbroken.traffic.simulation import Simulation
 
 Floats = NDArray[np.float64]
@@ -28,13 +30,9 @@ class Task(ABC):
 
     def __init__(self, scenario: Scenario, batch: int = 1, measured: float | None = None, drain: float = 0.0) -> None:
         self.scenario = scenario
-        self.measured = scenario.horizon.measured if measured is None else measured
-        self.drain = drain
-        for name, seconds in (("measured", self.measured), ("drain", drain), ("warm-up", scenario.horizon.warm_up)):
-            if seconds % DECISION:
-                raise ConfigurationError(
-                    f"{name} must be a multiple of the decision of {DECISION:g} s, not {seconds:g} s"
-                )
+        self.horizon = replace(
+            scenario.measured_for(scenario.horizon.measured if measured is None else measured), drain=drain
+        )
         self.simulation = Simulation(scenario.network, batch)
         self.reference_vehicles = _reference_vehicles(scenario, self.simulation)
         self._spent = np.zeros(batch)
@@ -42,22 +40,17 @@ class Task(ABC):
     @property
     def n_decisions(self) -> int:
         """Decisions in an episode."""
-        return round((self.measured + self.drain) / DECISION)
+        return round((self.horizon.measured + self.horizon.drain) / DECISION)
 
     def decisions_made(self) -> int:
         """Decisions since the end of the warm-up."""
         return round((float(self.simulation.times()[0]) - self.scenario.horizon.warm_up) / DECISION)
 
-    @property
-    def demand_end(self) -> float:
-        """s from the start until no more vehicles arrive."""
-        return self.scenario.horizon.warm_up + self.measured
-
     def begin(self, generators: list[np.random.Generator]) -> None:
         """New episodes: each draws its demand from its generator, and the warm-up passes under the scenario's first baseline."""
         self.simulation.restart()
         for b, rng in enumerate(generators):
-            self.simulation.set_demand(b, self.scenario.draw_demand(rng, self.demand_end))
+            self.simulation.set_demand(b, self.scenario.draw_demand(rng, self.horizon.demand_end))
         controller = self.warm_up_controller()
         for _ in range(round(self.scenario.horizon.warm_up / INTERVAL)):
             controller.act(self.simulation)
@@ -97,9 +90,9 @@ class Task(ABC):
     def _set_own_state(self, state: dict[str, Any]) -> None:
         del state
 
-    @abstractmethod
     def warm_up_controller(self) -> Controller:
-        """What controls the network until the agent does."""
+        """What controls the network until the agent does: the scenario's first baseline."""
+        return first_baseline(self.scenario)
 
     @abstractmethod
     def apply(self, actions: NDArray[np.int64]) -> Floats:
@@ -112,6 +105,14 @@ class Task(ABC):
     @abstractmethod
     def masks(self) -> NDArray[np.bool_]:
         """Legal choices of all parts, one after the other, shape (B, sum of `action_sizes`)."""
+
+
+def require_control(scenario: Scenario, control: Control) -> None:
+    """Raises ConfigurationError for a scenario of another kind."""
+    if scenario.control != control:
+        raise ConfigurationError(
+            f"scenario {scenario.name} is for control of {scenario.control}, this environment is for {control}"
+        )
 
 
 def _reference_vehicles(scenario: Scenario, simulation: Simulation) -> float:

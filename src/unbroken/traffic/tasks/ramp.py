@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unbroken.errors import ConfigurationError
-from unbroken.traffic.controllers.base import Controller, NoControl
 from unbroken.traffic.detectors import Detectors, Region
 from unbroken.traffic.ranges import RATES
 from unbroken.traffic.scenario import Scenario
-from unbroken.traffic.tasks.base import Floats, Task
+from unbroken.traffic.tasks.base import Floats, Task, require_control
 
 SECTION = 250.0  # m, length of a detector section
 SECTIONS = 4  # that are seen before and behind each merge
@@ -25,11 +23,12 @@ class RampTask(Task):
     def __init__(self, scenario: Scenario, batch: int = 1, measured: float | None = None, drain: float = 0.0) -> None:
         super().__init__(scenario, batch, measured, drain)
         network, layout = scenario.network, self.simulation.layout
-        if not network.meters:
-            raise ConfigurationError(f"scenario {scenario.name} has no meters")
+        require_control(scenario, "ramp")
         self._ramps = Detectors(layout, [Region(ramp, 0.0, network.links[ramp].length) for ramp in network.meters])
         self._road = Detectors(layout, [region for ramp in network.meters for region in _sections(scenario, ramp)])
-        self._ramp_origins = [network.origins.index(ramp) for ramp in network.meters if ramp in network.origins]
+        self._origins = {
+            m: network.origins.index(ramp) for m, ramp in enumerate(network.meters) if ramp in network.origins
+        }
         self._storage = self._ramps.length * self._ramps.lanes * network.classes[1].jam_density()
         self.action_sizes = (len(RATES),) * len(network.meters)
         self.n_observations = 3 * len(self._road.lanes) + 3 * len(network.meters)
@@ -40,24 +39,25 @@ class RampTask(Task):
         super().begin(generators)
         self._choice[:] = len(RATES) - 1
 
-    def warm_up_controller(self) -> Controller:
-        """Open meters."""
-        return NoControl()
-
     def apply(self, actions: NDArray[np.int64]) -> Floats:
         """Set the rates. Vehicles that wait outside of a ramp cost `OVERFLOW_COST` more."""
         self._choice[:] = actions
         self.simulation.set_rates(RATES[self._choice])
-        outside = self.simulation.state.waiting[:, :, self._ramp_origins].sum(axis=(1, 2))
-        return np.asarray(OVERFLOW_COST * outside / self.reference_vehicles)
+        return np.asarray(OVERFLOW_COST * self._outside().sum(axis=1) / self.reference_vehicles)
+
+    def _outside(self) -> Floats:
+        """Vehicles that wait outside of each ramp, shape (B, meters); of ramps that begin at a node none are known."""
+        outside = np.zeros((self.simulation.batch, len(self.action_sizes)))
+        for meter, origin in self._origins.items():
+            outside[:, meter] = self.simulation.state.waiting[:, :, origin].sum(axis=1)
+        return outside
 
     def observe(self) -> NDArray[np.float32]:
         """Occupancy and speeds of the road's sections; occupied part of each ramp, what waits outside, its rate."""
         self._road.look(self.simulation)
         self._ramps.look(self.simulation)
         batch = self.simulation.batch
-        outside = np.zeros((batch, len(self.action_sizes)))
-        outside[:, : len(self._ramp_origins)] = self.simulation.state.waiting[:, :, self._ramp_origins].sum(axis=1)
+        outside = self._outside()
         parts = (
             self._road.occupancy,
             self._road.speed / self._road.free_speed,

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unbroken.traffic.controllers.base import Controller
-from unbroken.traffic.controllers.choosing import make_controller
+from unbroken.errors import ConfigurationError
 from unbroken.traffic.detectors import Detectors, Region
 from unbroken.traffic.scenario import DECISION, Scenario
-from unbroken.traffic.tasks.base import Floats, Task
+from unbroken.traffic.tasks.base import Floats, Task, require_control
 
 NEAR = 100.0  # m before the stop line, and behind it on exits
 
@@ -20,7 +19,13 @@ class SignalTask(Task):
     """Observation: see `TrafficLightControlEnv`."""
 
     def __init__(self, scenario: Scenario, batch: int = 1, measured: float | None = None, drain: float = 0.0) -> None:
+        require_control(scenario, "signals")
         super().__init__(scenario, batch, measured, drain)
+        for name, signal in ((n, scenario.network.nodes[n].signal) for n in self.simulation.layout.signals):
+            if signal is not None and signal.max_green < signal.min_green + DECISION:
+                raise ConfigurationError(
+                    f"node {name}: with decisions every {DECISION:g} s max_green must be {DECISION:g} s more than min_green"
+                )
         layout, network = self.simulation.layout, scenario.network
         nodes = [network.nodes[name] for name in layout.signals]
         self.arriving = tuple(link for node in nodes for link in node.arriving)
@@ -35,10 +40,6 @@ class SignalTask(Task):
         self._phase_index = np.concatenate([np.arange(n) for n in self.action_sizes])
         self._longest = np.array([self.simulation.signal(s).max_green for s in range(len(nodes))])
         self.n_observations = 6 * len(self.arriving) + len(self.leaving) + len(self._phase_of) + 2 * len(nodes)
-
-    def warm_up_controller(self) -> Controller:
-        """Webster's fixed time."""
-        return make_controller("webster", self.scenario)
 
     def apply(self, actions: NDArray[np.int64]) -> Floats:
         """Request the phases. A phase at its maximal green goes over to the next in turn whatever is asked for."""

@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unbroken.errors import ConfigurationError
-from unbroken.traffic.controllers.base import Controller, NoControl
 from unbroken.traffic.detectors import Detectors, Region
 from unbroken.traffic.ranges import LIMITS
 from unbroken.traffic.scenario import Scenario
-from unbroken.traffic.tasks.base import Floats, Task
+from unbroken.traffic.tasks.base import Floats, Task, require_control
 
 CHANGE_COST = 0.005  # of a change by 10 km/h in one zone
 SECTION = 500.0  # m
@@ -23,8 +21,7 @@ class SpeedTask(Task):
 
     def __init__(self, scenario: Scenario, batch: int = 1, measured: float | None = None, drain: float = 0.0) -> None:
         super().__init__(scenario, batch, measured, drain)
-        if not scenario.zones:
-            raise ConfigurationError(f"scenario {scenario.name} has no zones")
+        require_control(scenario, "speed")
         links = scenario.network.links
         regions = [
             Region(name, begin, min(link.length, begin + SECTION))
@@ -40,10 +37,6 @@ class SpeedTask(Task):
         """As every task; zones start at the highest limit."""
         super().begin(generators)
         self._choice[:] = len(LIMITS) - 1
-
-    def warm_up_controller(self) -> Controller:
-        """Highest limits."""
-        return NoControl()
 
     def apply(self, actions: NDArray[np.int64]) -> Floats:
         """Go towards the wanted limits, by at most 10 km/h; each change costs."""
