@@ -40,7 +40,10 @@ class Progress:
         if not sys.stdout.isatty():
             yield
             return
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from unbroken.capture.rng import kept_generators
+
+        with kept_generators():  # a training on a terminal ends with the bits of one in a file
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
             TextColumn("{task.description}"),

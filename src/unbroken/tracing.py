@@ -92,9 +92,16 @@ class Trace:
 
     def cut(self, step: int, kind: str, state: Any, missing: Iterable[str] = (), owners: Owners | None = None) -> None:
         """The whole state at a cut, as descriptions and tensors; `missing` is what its capture named as not in it."""
-        from unbroken.proving.census import clock_readers, hidden_state
+        from unbroken.capture.rng import kept_generators
 
         started = time.monotonic()
+        with kept_generators():  # what is looked at for the first time imports Stable-Baselines3
+            self._cut(step, kind, state, missing, owners)
+        self._hold_back(time.monotonic() - started)
+
+    def _cut(self, step: int, kind: str, state: Any, missing: Iterable[str], owners: Owners | None) -> None:
+        from unbroken.proving.census import clock_readers, hidden_state
+
         owners = owners or Owners()
         content: dict[str, Any] = {"cut": kind, "leaves": collapsed(state), "missing": list(missing)}
         content["threads"] = _threads()
@@ -103,7 +110,6 @@ class Trace:
             self._clocks_said = True
             content["clocks"] = clock_readers(owners)
         self._write("cut", step=step, **content)
-        self._hold_back(time.monotonic() - started)
 
     def failed_cut(self, step: int, reason: str) -> None:
         """The state at a cut could not be captured."""

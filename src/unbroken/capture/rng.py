@@ -5,8 +5,10 @@ Captured before anything else and restored after everything else, because captur
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -63,6 +65,21 @@ def restore_generators(state: dict[str, Any]) -> None:
             # another machine may have fewer
             for number, words in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
                 torch.cuda.set_rng_state(torch.from_numpy(np.array(words)), number)
+
+
+@contextlib.contextmanager
+def kept_generators() -> Iterator[None]:
+    """Leave the global generators of Python and NumPy as they are, whatever is done inside: importing rich draws a number, and who
+    installs tqdm imports rich with Stable-Baselines3.
+
+    Only for what runs in the training's own thread; torch draws nothing when it is imported.
+    """
+    python, numpy = random.getstate(), np.random.get_state(legacy=False)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 def seed_generators(seed: int) -> None:
