@@ -18,11 +18,11 @@ LAW, LINK, ONE_LINK, NETWORK = (f"traffic/scheme/{name}.py" for name in ("law", 
 OWN = "    own = min(c + rise * (x - turn), c - fall * (x - turn))\n"
 NO_SLOPE_OF_W = (LINK, "b = 0.5 * _minmod(", "b = 0.0 * _minmod(")
 GATE = "max(old * new, old * before + new * after)"
-BALANCE = "old[i] + dt_dx[i] * (flux[i] - flux[i + 1])"
+MEAN = "0.5 * (first[i] + second[i]), 0.5 * (first[i + 1] + second[i + 1])"
 MUTATIONS = {
     "equilibrium is v_f - p": [
         (LAW, OWN, "    own = c - rise * turn\n"),
-        (LAW, "    return min(c, min(max(p, own), p + limit))", "    return min(own, p + limit)"),
+        (LAW, "    return min(c, min(max(p, own), p + min(limit, free)))", "    return min(own, p + limit)"),
     ],
     "first order": [
         (LINK, "a = 0.5 * _monotonised_central(", "a = 0.0 * _monotonised_central("),
@@ -30,13 +30,11 @@ MUTATIONS = {
         NO_SLOPE_OF_W,
     ],
     "no slopes of w": [NO_SLOPE_OF_W],
-    "one stage in time": [(LINK, "first[i] = 0.5 * (first[i] + second[i])", "first[i] = first[i] + 0.0 * second[i]")],
+    "one stage in time": [(LINK, MEAN, "first[i] + 0.0 * second[i], first[i + 1] + 0.0 * second[i + 1]")],
     "red leaks 1 % on a link": [(ONE_LINK, "            opened = 0.0\n", "            opened = 0.01\n")],
     "red leaks 1 % in a network": [(NETWORK, f"gate[e] = {GATE}", f"gate[e] = max(0.01, {GATE})")],
-    "cells are clipped at a density": [(LINK, f"new[i] = {BALANCE}", f"new[i] = min(0.13, {BALANCE})")],
-    "few vehicles are clipped to none": [
-        (LINK, f"new[i] = {BALANCE}", f"new[i] = {BALANCE} if {BALANCE} > 1e-7 else 0.0")
-    ],
+    "cells are clipped at a density": [(LINK, "rho[i] = after\n", "rho[i] = min(0.13, after)\n")],
+    "few vehicles are clipped to none": [(LINK, "rho[i] = after\n", "rho[i] = after if after > 1e-7 else 0.0\n")],
     "mixed queues may be denser than jam": [(LINK, "kept = min(1.0, room /", "kept = max(1.0, 0.0 * room /")],
 }
 
@@ -90,7 +88,7 @@ def test_the_copy_as_it_is_passes(package, tmp_path):
 def test_a_broken_copy_fails(package, tmp_path, name):
     for file, old, new in MUTATIONS[name]:
         text = (package / file).read_text(encoding="utf-8")
-        assert text.count(old) == 1, f"{file} no longer has {old!r}"
+        assert old in text, f"{file} no longer has {old!r}"
         (package / file).write_text(text.replace(old, new), encoding="utf-8")
     result = run_suite(package, tmp_path)
     assert result.returncode == 1, result.stdout[-3000:]
