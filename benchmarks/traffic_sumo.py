@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from machine import arguments, describe_machine, finish, machine_line, table
 from numpy.typing import NDArray
-from traffic_corridor import STANDING
 from traffic_peers import Engine, Scene, ask, missing
 
 from unbroken.traffic import Link, Movement, Node, RoadNetwork, Signal, Simulation
+from unbroken.traffic.detectors import SLOW as STANDING
 
 CYCLE, OPENS, CLOSES = 90.0, 5.0, 53.0
 LENGTHS = (1000.0, 500.0)
