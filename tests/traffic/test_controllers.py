@@ -233,3 +233,11 @@ def test_a_longer_step_that_is_rounded_keeps_the_clock_of_decisions():
         due += is_due(simulation, 15.0)
         simulation.advance(3.0)
     assert due == 60
+
+
+def test_an_origin_without_a_profile_has_no_demand():
+    scenario = dataclasses.replace(
+        crossing_scenario(), demand=Demand({"west": Profile(((0.0, 0.2),), 0.0)}, counts=False)
+    )
+    metrics = play(scenario, make_controller("webster", scenario), 0)
+    assert metrics.arrived[1] == pytest.approx(0.2 * 600)

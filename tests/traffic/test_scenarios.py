@@ -37,6 +37,7 @@ def test_units_in_keys_are_converted():
         ("{from: a, to: b}", "{from: a, to: b, share: 0.7}", "sum to 0.7"),
         ("sinks: {b: {}}", "sinks: {}", "link b ends nowhere"),
         ("name: small", "name: [", "not YAML"),
+        ("name: small", "name: small\n? [a, b]\n: c", "not YAML"),
         ("length_m: 500, speed", "length_m: fast, speed", "links.a.length_m"),
         ("name: small", "name: small\nzones: {z: [q]}", "zone z: unknown link q"),
         ("control: ramp", "control: signals", "needs a node with a signal"),

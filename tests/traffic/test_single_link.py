@@ -24,23 +24,35 @@ def test_a_queue_discharges_as_the_exact_fan():
     assert np.log2(coarse / fine) / 2 > 0.9
 
 
-def test_a_red_light_passes_exactly_nothing_and_the_queue_is_not_denser_than_jam():
-    rho, v = np.full(40, 0.03), np.full(40, 12.0)
-    after, speed = simulate_link(
+def between_walls(*signals):
+    """60 s of 40 cells of flowing traffic between walls with a signal in the middle: densities before and after, speeds after."""
+    rho = np.full(40, 0.03)
+    after, v = simulate_link(
         rho,
-        v,
+        np.full(40, 12.0),
         dx=25.0,
         duration=60.0,
         rho_max=0.14,
         c=16.0,
         gamma=1,
         boundary=("wall", "wall"),
-        signals=[(20, 0.0, 60.0)],
+        signals=signals,
     )
+    return rho, after, v
+
+
+def test_a_red_light_passes_exactly_nothing_and_the_queue_is_not_denser_than_jam():
+    rho, after, v = between_walls((20, 0.0, 60.0))
     assert after[:20].sum() == pytest.approx(rho[:20].sum(), abs=1e-12)
     assert after[20:].sum() == pytest.approx(rho[20:].sum(), abs=1e-12)
     assert after.max() <= 0.14
-    assert speed.min() >= 0
+    assert v.min() >= 0
+
+
+@pytest.mark.parametrize("cut", [30.1, 30.3, 30.0])
+def test_a_red_in_two_parts_without_a_gap_passes_nothing(cut):
+    rho, after, _ = between_walls((20, 0, cut), (20, cut, 60))
+    assert after[:20].sum() == pytest.approx(rho[:20].sum(), abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -51,23 +63,6 @@ def test_what_makes_no_sense_is_refused(arguments):
         simulate_link(
             [0.1] * 40, [1.0] * 40, **{"dx": 25.0, "duration": 1.0, "rho_max": 0.14, "c": 15.0, "gamma": 1, **arguments}
         )
-
-
-@pytest.mark.parametrize("cut", [30.1, 30.3, 30.0])
-def test_a_red_in_two_parts_without_a_gap_passes_nothing(cut):
-    rho, v = np.full(20, 0.05), np.full(20, 8.0)
-    after, _ = simulate_link(
-        rho,
-        v,
-        dx=25.0,
-        duration=60.0,
-        rho_max=0.14,
-        c=16.0,
-        gamma=1,
-        boundary=("wall", "wall"),
-        signals=[(10, 0, cut), (10, cut, 60)],
-    )
-    assert after[:10].sum() == pytest.approx(rho[:10].sum(), abs=1e-12)
 
 
 @pytest.mark.parametrize("red", [(5, 30.0, 0.0), (5, float("nan"), 30.0)])

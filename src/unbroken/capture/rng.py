@@ -69,17 +69,14 @@ def restore_generators(state: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def kept_generators() -> Iterator[None]:
-    """Leave the global generators of Python and NumPy as they are, whatever is done inside: importing rich draws a number, and who
-    installs tqdm imports rich with Stable-Baselines3.
-
-    Only for what runs in the training's own thread; torch draws nothing when it is imported.
+    """Leave the global generators as they are, whatever is done inside: importing rich draws a number, and with tqdm installed
+    Stable-Baselines3 imports rich. Only for what runs in the training's own thread.
     """
-    python, numpy = random.getstate(), np.random.get_state(legacy=False)
+    state = capture_generators()
     try:
         yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
+        restore_generators(state)
 
 
 def seed_generators(seed: int) -> None:

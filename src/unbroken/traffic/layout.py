@@ -27,10 +27,6 @@ class Layout:
         return tuple(self.network.links)
 
     @cached_property
-    def nodes(self) -> tuple[str, ...]:
-        return tuple(self.network.nodes)
-
-    @cached_property
     def signals(self) -> tuple[str, ...]:
         """Nodes with a traffic light."""
         return tuple(name for name, node in self.network.nodes.items() if node.signal is not None)
@@ -82,16 +78,18 @@ class Layout:
     @cached_property
     def free_travel_time(self) -> Floats:
         """s from the beginning of each link to a sink on empty roads, mean over movements, shape (2, links)."""
-        n = len(self.links)
-        times = np.zeros((2, n))
-        for k, c in enumerate(self.network.classes):
-            onward = np.zeros((n, n))
-            for node in self.network.nodes.values():
-                for m in node.movements:
-                    onward[self.links.index(m.origin), self.links.index(m.destination)] += m.share[k]
-            own = np.array([link.length / min(c.free_speed, link.speed_limit) for link in self.network.links.values()])
-            times[k] = np.linalg.solve(np.eye(n) - onward, own)
-        return times
+        links = self.network.links.values()
+        own = [[link.length / min(c.free_speed, link.speed_limit) for link in links] for c in self.network.classes]
+        return np.linalg.solve(np.eye(len(self.links)) - self.onward, np.array(own)[:, :, None])[:, :, 0]
+
+    @cached_property
+    def onward(self) -> Floats:
+        """Share of each class on a link that goes on to each other link, shape (2, links, links)."""
+        shares = np.zeros((2, len(self.links), len(self.links)))
+        for node in self.network.nodes.values():
+            for m in node.movements:
+                shares[:, self.links.index(m.origin), self.links.index(m.destination)] += m.share
+        return shares
 
     def slots(self, link: str) -> slice:
         """The cells of a link, upstream first."""
@@ -117,12 +115,13 @@ class Layout:
         nodes = list(network.nodes.values())
         dx = np.where(self.dx > 0, self.dx, 1.0)
         turns = [_turns(node) for node in nodes]
+        ahead, behind = self._neighbours()
         return Network(
             first=self.first,
             last=self.first + self.n_cells - 1,
             lanes=np.array([float(link.lanes) for link in network.links.values()]),
-            ahead=self._neighbours()[0],
-            behind=self._neighbours()[1],
+            ahead=ahead,
+            behind=behind,
             approach=self._approach(),
             dt_dx=np.where(self.dx > 0, network.step / dx, 0.0),
             in_start=_starts([len(node.arriving) for node in nodes]),

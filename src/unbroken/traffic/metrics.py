@@ -92,13 +92,8 @@ class Recorder:
 
     def _queued_slots(self) -> NDArray[np.bool_]:
         layout, cells = self._simulation.layout, self._simulation.state.cells[self._b]
-        law = layout.law
-        rho, y = cells[:2], cells[2:]
-        x = (law.lengths @ rho) * law.per_greatest[:, None]
-        w = np.where(rho > 0, y / np.where(rho > 0, rho, 1.0), 0.0)
-        v = np.maximum(0.0, w - law.c[:, None] * x ** (1.0 if law.gamma is None else law.gamma))
-        present = rho.sum(axis=0)
-        moving = (rho * v).sum(axis=0)
+        present = cells[:2].sum(axis=0)
+        moving = (cells[:2] * self._simulation.speeds(self._b)).sum(axis=0)
         return np.asarray((present * layout.dx > NOBODY) & (moving < SLOW * present) & (layout.link_of_slot >= 0))
 
     def sample(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from unbroken.traffic.controllers.base import INTERVAL, Controller
+from unbroken.traffic.controllers.base import Controller, drive
 from unbroken.traffic.controllers.choosing import first_baseline
 from unbroken.traffic.metrics import Metrics, Recorder
 from unbroken.traffic.scenario import DECISION, Scenario
@@ -53,20 +53,12 @@ def play(
     simulation = Simulation(scenario.network)
     rng = np.random.default_rng(seed)
     simulation.set_demand(0, scenario.draw_demand(rng, horizon.warm_up + measured))
-    _run(simulation, warm_up_controller or first_baseline(scenario), horizon.warm_up)
+    drive(simulation, warm_up_controller or first_baseline(scenario), horizon.warm_up)
     recorder = Recorder(simulation)
     if look:
         look(simulation)
     for _ in range(round((measured + horizon.drain) / DECISION)):
-        _run(simulation, controller, DECISION, recorder)
+        drive(simulation, controller, DECISION, recorder.sample)
         if look:
             look(simulation)
     return recorder.result()
-
-
-def _run(simulation: Simulation, controller: Controller, duration: float, recorder: Recorder | None = None) -> None:
-    for _ in range(round(duration / INTERVAL)):
-        controller.act(simulation)
-        simulation.advance(INTERVAL)
-        if recorder:
-            recorder.sample()

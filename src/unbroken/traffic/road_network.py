@@ -8,15 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
-from unbroken.errors import ConfigurationError
+from unbroken.traffic.checking import require
 from unbroken.traffic.classes import CLASSES, VehicleClass
 
 Pair = tuple[float, float]  # motorcycles, cars
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigurationError(message)
 
 
 @dataclass(frozen=True)
@@ -28,11 +23,9 @@ class Link:
     speed_limit: float = math.inf
 
     def __post_init__(self) -> None:
-        _require(
-            self.length > 0 and math.isfinite(self.length), f"a link's length must be above 0 m, not {self.length}"
-        )
-        _require(self.lanes > 0 and math.isfinite(self.lanes), f"a link's lanes must be above 0, not {self.lanes}")
-        _require(self.speed_limit > 0, f"a link's speed limit must be above 0 m/s, not {self.speed_limit}")
+        require(self.length > 0 and math.isfinite(self.length), f"a link's length must be above 0 m, not {self.length}")
+        require(self.lanes > 0 and math.isfinite(self.lanes), f"a link's lanes must be above 0, not {self.lanes}")
+        require(self.speed_limit > 0, f"a link's speed limit must be above 0 m/s, not {self.speed_limit}")
 
 
 @dataclass(frozen=True)
@@ -111,7 +104,7 @@ class RoadNetwork:
     gamma: float | None = None
 
     def __post_init__(self) -> None:
-        _require(bool(self.links), "the network has no links")
+        require(bool(self.links), "the network has no links")
         for name, node in self.nodes.items():
             _check_node(name, node)
         self._check_ends()
@@ -120,32 +113,32 @@ class RoadNetwork:
     def _check_ends(self) -> None:
         used = chain(self.origins, self.sinks, self.meters, *(n.arriving + n.leaving for n in self.nodes.values()))
         unknown = sorted(set(used) - set(self.links))
-        _require(not unknown, f"unknown link {', '.join(unknown)}: links are {', '.join(self.links)}")
+        require(not unknown, f"unknown link {', '.join(unknown)}: links are {', '.join(self.links)}")
         begins = Counter(chain(self.origins, *(node.leaving for node in self.nodes.values())))
         ends = Counter(chain(self.sinks, *(node.arriving for node in self.nodes.values())))
         for link in self.links:
             for word, places, way_out in (("begins", begins, "origin"), ("ends", ends, "sink")):
-                _require(
+                require(
                     places[link] > 0,
                     f"link {link} {word} nowhere: give it a node or make it an {way_out}".replace("an sink", "a sink"),
                 )
-                _require(
+                require(
                     places[link] == 1, f"link {link} {word} at {places[link]} nodes, origins or sinks: one is needed"
                 )
         for link, times in Counter(self.meters).items():
-            _require(times == 1, f"meters: {link} is named twice")
+            require(times == 1, f"meters: {link} is named twice")
         for link in self.meters:
-            _require(link not in self.sinks, f"meter at link {link}: it ends in a sink, a meter needs a node")
+            require(link not in self.sinks, f"meter at link {link}: it ends in a sink, a meter needs a node")
         for link, capacity in self.sinks.items():
-            _require(capacity >= 0, f"sink {link}: its capacity must be at least 0, not {capacity}")
+            require(capacity >= 0, f"sink {link}: its capacity must be at least 0, not {capacity}")
 
     def _check_step(self) -> None:
-        _require(self.cell > 0 and self.step > 0, "cell and step must be above 0")
+        require(self.cell > 0 and self.step > 0, "cell and step must be above 0")
         fastest = max(c.pressure * max(1.0, self.gamma or 1.0) for c in self.classes)
         for name, link in self.links.items():
             dx = link.length / self.cells_of(link)
             longest = 0.5 * dx / fastest
-            _require(
+            require(
                 self.step <= longest,
                 f"link {name}: a step of {self.step:g} s is too long for cells of {dx:.3g} m (at most {longest:.3g} s); "
                 "shorten the step or lengthen the link",
@@ -157,43 +150,43 @@ class RoadNetwork:
 
 
 def _check_node(name: str, node: Node) -> None:
-    _require(bool(node.movements), f"node {name} has no movements")
+    require(bool(node.movements), f"node {name} has no movements")
     pairs = Counter((m.origin, m.destination) for m in node.movements)
     for (origin, destination), times in pairs.items():
-        _require(times == 1, f"node {name}: the movement {origin} to {destination} is given {times} times")
+        require(times == 1, f"node {name}: the movement {origin} to {destination} is given {times} times")
     for m in node.movements:
-        _require(
+        require(
             all(0 <= s <= 1 for s in m.share),
             f"node {name}, {m.origin} to {m.destination}: a share must be from 0 to 1",
         )
-        _require(
+        require(
             0 < m.saturation <= 1,
             f"node {name}, {m.origin} to {m.destination}: saturation must be above 0 and at most 1",
         )
     for link in node.arriving:
         for k, class_name in enumerate(("motorcycles", "cars")):
             total = sum(m.share[k] for m in node.movements if m.origin == link)
-            _require(abs(total - 1) < 1e-9, f"node {name}: shares of {class_name} from {link} sum to {total:g}, not 1")
+            require(abs(total - 1) < 1e-9, f"node {name}: shares of {class_name} from {link} sum to {total:g}, not 1")
     for link, priority in node.priority.items():
-        _require(link in node.arriving, f"node {name}: priority for {link}, which does not arrive there")
-        _require(priority > 0, f"node {name}: the priority of {link} must be above 0")
+        require(link in node.arriving, f"node {name}: priority for {link}, which does not arrive there")
+        require(priority > 0, f"node {name}: the priority of {link} must be above 0")
     if node.signal is not None:
         _check_signal(name, node, node.signal)
 
 
 def _check_signal(name: str, node: Node, signal: Signal) -> None:
-    _require(len(signal.phases) >= 2, f"node {name}: a signal needs two phases or more")
+    require(len(signal.phases) >= 2, f"node {name}: a signal needs two phases or more")
     shown = set(chain.from_iterable(signal.phases))
-    _require(
+    require(
         shown <= set(node.arriving),
         f"node {name}: green for {', '.join(sorted(shown - set(node.arriving)))}, which does not arrive there",
     )
     never = [link for link in node.arriving if link not in shown]
-    _require(not never, f"node {name}: {', '.join(never)} never gets green")
+    require(not never, f"node {name}: {', '.join(never)} never gets green")
     times = (signal.yellow, signal.all_red, signal.min_green, signal.end_gain)
-    _require(min(times) >= 0 and all(map(math.isfinite, times)), f"node {name}: signal times must be at least 0 s")
-    _require(
+    require(min(times) >= 0 and all(map(math.isfinite, times)), f"node {name}: signal times must be at least 0 s")
+    require(
         signal.end_gain <= signal.yellow,
         f"node {name}: end_gain {signal.end_gain:g} s is longer than the yellow {signal.yellow:g} s",
     )
-    _require(signal.max_green >= signal.min_green, f"node {name}: max_green is shorter than min_green")
+    require(signal.max_green >= signal.min_green, f"node {name}: max_green is shorter than min_green")

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unbroken.errors import ConfigurationError, NotFound
+from unbroken.traffic.checking import require
 from unbroken.traffic.demand import Demand
 from unbroken.traffic.layout import DEMAND_PERIOD
 from unbroken.traffic.road_network import RoadNetwork
@@ -69,26 +70,26 @@ class Scenario:
     def __post_init__(self) -> None:
         network = self.network
         unknown = [origin for origin in self.demand.profiles if origin not in network.origins]
-        _require(not unknown, f"demand at {', '.join(unknown)}: not an origin")
+        require(not unknown, f"demand at {', '.join(unknown)}: not an origin")
         needed = {
             "signals": any(node.signal for node in network.nodes.values()),
             "ramp": bool(network.meters),
             "speed": bool(self.zones),
         }
         what = {"signals": "a node with a signal", "ramp": "meters", "speed": "zones"}
-        _require(needed[self.control], f"control {self.control} needs {what[self.control]}")
+        require(needed[self.control], f"control {self.control} needs {what[self.control]}")
         zoned = [link for links in self.zones.values() for link in links]
         for zone, links in self.zones.items():
-            _require(bool(links), f"zone {zone} has no links")
+            require(bool(links), f"zone {zone} has no links")
             strange = [link for link in links if link not in network.links]
-            _require(not strange, f"zone {zone}: unknown link {', '.join(strange)}")
-        _require(len(zoned) == len(set(zoned)), "a link is in two zones")
+            require(not strange, f"zone {zone}: unknown link {', '.join(strange)}")
+        require(len(zoned) == len(set(zoned)), "a link is in two zones")
         steps = INTERVAL / network.step
-        _require(abs(steps - round(steps)) < 1e-6, f"the step must divide {INTERVAL:g} s, {network.step:g} s does not")
+        require(abs(steps - round(steps)) < 1e-6, f"the step must divide {INTERVAL:g} s, {network.step:g} s does not")
 
     def measured_for(self, seconds: float) -> Horizon:
         """The scenario's horizon with another measured time, at most its own. Raises ConfigurationError."""
-        _require(
+        require(
             seconds <= self.horizon.measured,
             f"a scenario with {self.horizon.measured:g} s of demand cannot be measured for {seconds:g} s",
         )
@@ -100,11 +101,6 @@ class Scenario:
         starts = np.arange(flows.shape[2]) * DEMAND_PERIOD
         flows[:, :, starts >= (self.horizon.demand_end if end is None else end)] = 0.0
         return flows
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigurationError(message)
 
 
 def scenario_names() -> tuple[str, ...]:

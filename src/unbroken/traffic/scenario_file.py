@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Hashable
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unbroken.errors import ConfigurationError
 from unbroken.traffic.classes import CAR, MOTORCYCLE, VehicleClass
+from unbroken.traffic.controllers.choosing import BASELINES
 from unbroken.traffic.demand import Demand, Profile
 from unbroken.traffic.road_network import Link, Movement, Node, Pair, RoadNetwork, Signal
 from unbroken.traffic.scenario import Horizon, Scenario
@@ -20,11 +22,6 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 Flow = Annotated[float, Field(ge=0, le=1e6, strict=True)]  # veh/h
 KMH, PER_HOUR = 1 / 3.6, 1 / 3600
-KNOWN_BASELINES = {
-    "signals": ("webster", "actuated", "max_pressure"),
-    "ramp": ("none", "alinea"),
-    "speed": ("none", "threshold", "feedback"),
-}
 
 
 class _Duplicate(ValueError):
@@ -38,6 +35,8 @@ class _Loader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                continue  # refused below
             if key in seen:
                 raise _Duplicate(f"line {key_node.start_mark.line + 1}: {key} stands twice")
             seen.add(key)
@@ -210,9 +209,9 @@ class ScenarioPart(_Part):
             step=self.grid.step_s,
             gamma=gamma,
         )
-        strange = sorted(set(self.baselines) - set(KNOWN_BASELINES[self.control]))
+        strange = sorted(set(self.baselines) - set(BASELINES[self.control]))
         if strange:
-            known = ", ".join(KNOWN_BASELINES[self.control])
+            known = ", ".join(BASELINES[self.control])
             raise ConfigurationError(
                 f"baselines: unknown {', '.join(strange)}; for control {self.control} there are {known}"
             )

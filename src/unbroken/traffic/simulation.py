@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unbroken.errors import ConfigurationError
-from unbroken.traffic.layout import DEMAND_PERIOD, Layout
+from unbroken.traffic.layout import Layout
 from unbroken.traffic.road_network import RoadNetwork, Signal
 from unbroken.traffic.scheme.network import State, advance, advance_parallel
 
@@ -195,23 +195,21 @@ class Simulation:
         """veh/m per lane, shape (2, cells)."""
         return self.state.cells[b, :2, self.layout.slots(link)].copy()
 
-    def w(self, link: str, b: int = 0) -> Floats:
-        """w in m/s, shape (2, cells); the free speed where a class is absent."""
-        cells = self.state.cells[b][:, self.layout.slots(link)]
-        filled = cells[:2] > 0
-        return np.where(filled, cells[2:] / np.where(filled, cells[:2], 1.0), self.layout.law.w_free[:, None])
-
     def occupancy(self, link: str, b: int = 0) -> Floats:
         """r of each cell; 1 means that cars stand."""
         return np.asarray(self.layout.law.lengths @ self.density(link, b))
 
     def speed(self, link: str, b: int = 0) -> Floats:
         """m/s, shape (2, cells)."""
-        law = self.layout.law
-        x = self.occupancy(link, b) / law.greatest[:, None]
-        return np.asarray(
-            np.maximum(0.0, self.w(link, b) - law.c[:, None] * x ** (1.0 if law.gamma is None else law.gamma))
-        )
+        return self.speeds(b)[:, self.layout.slots(link)]
+
+    def speeds(self, b: int = 0) -> Floats:
+        """m/s of all slots, shape (2, slots); where a class is absent, the speed that one vehicle of it would have."""
+        law, cells = self.layout.law, self.state.cells[b]
+        filled = cells[:2] > 0
+        w = np.where(filled, cells[2:] / np.where(filled, cells[:2], 1.0), law.w_free[:, None])
+        x = (law.lengths @ cells[:2]) * law.per_greatest[:, None]
+        return np.asarray(np.maximum(0.0, w - law.c[:, None] * x ** (1.0 if law.gamma is None else law.gamma)))
 
     def stored(self) -> Floats:
         """Vehicles in the network and its origin queues, shape (B, 2)."""
@@ -285,8 +283,3 @@ class SignalTimes:
             clearance=np.array([s.clearance for s in signals], dtype=np.float64),
             n_phases=np.array([len(s.phases) for s in signals], dtype=np.int64),
         )
-
-
-def periods(duration: float) -> int:
-    """How many demand periods cover `duration` s."""
-    return max(1, math.ceil(duration / DEMAND_PERIOD - 1e-9))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unbroken.errors import ConfigurationError
+from unbroken.traffic.checking import require
 
 Floats = NDArray[np.float64]
 COURANT = 0.45  # of dx / fastest speed; positivity and the maximum principle on w are proved up to 0.5
@@ -59,8 +59,8 @@ def simulate_link(
     """
     link = _Link(rho, v, rho_max, c, gamma, max_occupancy)
     sides = _boundaries(boundary, inflow is not None)
-    _require(dx > 0 and math.isfinite(dx), f"dx must be above 0 m, not {dx}")
-    _require(duration >= 0 and math.isfinite(duration), f"duration must be at least 0 s, not {duration}")
+    require(dx > 0 and math.isfinite(dx), f"dx must be above 0 m, not {dx}")
+    require(duration >= 0 and math.isfinite(duration), f"duration must be at least 0 s, not {duration}")
     held, held_w = link.held(inflow)
     w_free = np.maximum(link.c, np.maximum(link.w.max(axis=1, initial=0.0), held_w))
     link.advance(held, w_free, _both(tau, "tau"), sides, link.reds(signals, boundary[0] == "periodic"), dx, duration)
@@ -72,21 +72,21 @@ class _Link:
 
     def __init__(self, rho: Any, v: Any, rho_max: Any, c: Any, gamma: float, max_occupancy: Any) -> None:
         density, speed = np.array(rho, dtype=np.float64), np.array(v, dtype=np.float64)
-        _require(density.shape == speed.shape, f"rho has shape {density.shape}, v {speed.shape}: they must be equal")
+        require(density.shape == speed.shape, f"rho has shape {density.shape}, v {speed.shape}: they must be equal")
         self.single = density.ndim == 1
-        _require(
+        require(
             self.single or (density.ndim == 2 and len(density) == 2), f"rho must be (n,) or (2, n), not {density.shape}"
         )
-        _require(density.shape[-1] > 0, "rho has no cells")
+        require(density.shape[-1] > 0, "rho has no cells")
         self.greatest = _both(1.0 if max_occupancy is None else max_occupancy, "max_occupancy")
         self.c, self.rho_max = _both(c, "c"), _both(rho_max, "rho_max")
         finite = [self.greatest, self.c, self.rho_max, np.array([gamma])]
-        _require(all(np.isfinite(a).all() for a in finite), "rho_max, c, gamma and max_occupancy must be finite")
+        require(all(np.isfinite(a).all() for a in finite), "rho_max, c, gamma and max_occupancy must be finite")
         self.lengths = self.greatest / self.rho_max
         self.gamma = None if gamma == 1 else _above_zero(gamma, "gamma")
         self.rho, self.w = self._two(density), self._two(speed)
         for name, values in (("rho", self.rho), ("v", self.w)):
-            _require(bool(np.isfinite(values).all() and (values >= 0).all()), f"{name} must be finite and at least 0")
+            require(bool(np.isfinite(values).all() and (values >= 0).all()), f"{name} must be finite and at least 0")
         self.w = np.where(self.rho > 0, self.w + self._pressure(self.lengths @ self.rho), 0.0)
 
     def _two(self, values: Floats) -> Floats:
@@ -103,8 +103,8 @@ class _Link:
         values = [np.atleast_1d(np.asarray(value, dtype=np.float64)) for value in inflow]
         expected = 1 if self.single else 2
         for value in values:
-            _require(value.shape == (expected,), f"inflow must be (rho, v) with {expected} value(s) each")
-            _require(bool(np.isfinite(value).all() and (value >= 0).all()), "inflow must be finite and at least 0")
+            require(value.shape == (expected,), f"inflow must be (rho, v) with {expected} value(s) each")
+            require(bool(np.isfinite(value).all() and (value >= 0).all()), "inflow must be finite and at least 0")
         rho, v = (self._two(value)[:, 0] if self.single else value for value in values)
         w = v + self._pressure(np.atleast_1d(self.lengths @ rho))[:, 0]
         return np.concatenate([rho, rho * w]), np.where(rho > 0, w, 0.0)
@@ -112,9 +112,9 @@ class _Link:
     def reds(self, signals: Sequence[tuple[int, float, float]], periodic: bool) -> Floats:
         table = np.array(list(signals), dtype=np.float64).reshape(-1, 3)
         n = self.rho.shape[1]
-        _require(bool(((table[:, 0] >= 0) & (table[:, 0] <= n)).all()), f"a signal's face must be from 0 to {n}")
-        _require(bool((table[:, 0] == np.floor(table[:, 0])).all()), "a signal's face must be a whole number")
-        _require(bool((table[:, 1] <= table[:, 2]).all()), "a signal is red from a time until a later one")
+        require(bool(((table[:, 0] >= 0) & (table[:, 0] <= n)).all()), f"a signal's face must be from 0 to {n}")
+        require(bool((table[:, 0] == np.floor(table[:, 0])).all()), "a signal's face must be a whole number")
+        require(bool((table[:, 1] <= table[:, 2]).all()), "a signal is red from a time until a later one")
         if periodic:
             ends = table[(table[:, 0] == 0) | (table[:, 0] == n)]  # one place, at which flows are computed twice
             table = np.concatenate([table, np.column_stack([n - ends[:, 0], ends[:, 1:]])])
@@ -167,27 +167,22 @@ def _united(reds: Floats) -> Floats:
 
 def _boundaries(boundary: tuple[str, str], held: bool) -> tuple[int, int]:
     codes = {"free": 0, "wall": 1, "periodic": 2}
-    _require(
+    require(
         len(boundary) == 2 and all(side in codes for side in boundary),
         f'boundary takes "free", "wall", "periodic", not {boundary}',
     )
     periodic = [side == "periodic" for side in boundary]
-    _require(all(periodic) or not any(periodic), "a periodic link is periodic at both ends")
-    _require(not (held and periodic[0]), "a periodic link has no inflow")
+    require(all(periodic) or not any(periodic), "a periodic link is periodic at both ends")
+    require(not (held and periodic[0]), "a periodic link has no inflow")
     return (3 if held else codes[boundary[0]]), codes[boundary[1]]
 
 
 def _both(value: Any, name: str) -> Floats:
     values = np.broadcast_to(np.asarray(value, dtype=np.float64), (2,)).copy()
-    _require(bool((values > 0).all()), f"{name} must be above 0")
+    require(bool((values > 0).all()), f"{name} must be above 0")
     return values
 
 
 def _above_zero(value: float, name: str) -> float:
-    _require(value > 0 and math.isfinite(value), f"{name} must be above 0, not {value}")
+    require(value > 0 and math.isfinite(value), f"{name} must be above 0, not {value}")
     return float(value)
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigurationError(message)

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unbroken.errors import ConfigurationError
-from unbroken.traffic.controllers.base import INTERVAL, is_due
+from unbroken.traffic.controllers.base import is_due
 from unbroken.traffic.detectors import Detectors, Region
 from unbroken.traffic.layout import Layout
-from unbroken.traffic.scenario import DECISION, Scenario
+from unbroken.traffic.scenario import DECISION, INTERVAL, Scenario
 from unbroken.traffic.simulation import Simulation
 
 Floats = NDArray[np.float64]

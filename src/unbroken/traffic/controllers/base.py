@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from unbroken.traffic.scenario import INTERVAL
 from unbroken.traffic.simulation import Simulation
-
-__all__ = ["INTERVAL", "Controller", "NoControl", "is_due"]
 
 
 def is_due(simulation: Simulation, period: float) -> bool:
@@ -29,3 +28,14 @@ class NoControl:
 
     def act(self, simulation: Simulation) -> None:
         """Nothing."""
+
+
+def drive(
+    simulation: Simulation, controller: Controller, duration: float, after: Callable[[], None] | None = None
+) -> None:
+    """Simulate `duration` s, a multiple of `INTERVAL`, under a controller; `after` is called after each interval."""
+    for _ in range(round(duration / INTERVAL)):
+        controller.act(simulation)
+        simulation.advance(INTERVAL)
+        if after:
+            after()

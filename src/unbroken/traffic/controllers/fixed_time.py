@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unbroken.errors import ConfigurationError
-from unbroken.traffic.controllers.base import INTERVAL
 from unbroken.traffic.controllers.saturation import saturation_flow
+from unbroken.traffic.layout import DEMAND_PERIOD, Layout
 from unbroken.traffic.road_network import Signal
-from unbroken.traffic.scenario import Scenario
+from unbroken.traffic.scenario import INTERVAL, Scenario
 from unbroken.traffic.simulation import Simulation
 
 Floats = NDArray[np.float64]
@@ -53,32 +53,21 @@ class FixedTime:
         simulation.request(np.array(wanted), np.array(at))
 
 
-def flows(scenario: Scenario, factor: float = 1.0) -> Floats:
+def flows(scenario: Scenario) -> Floats:
     """Flow of each class on each link in veh/s at the scenario's peak hour, shape (2, links): demand carried on by turning shares.
 
-    The peak hour is the 3,600 s with most arrivals, of which `factor` is taken.
+    The peak hour is the 3,600 s with most arrivals.
     """
-    network = scenario.network
-    links = list(network.links)
-    periods = int(scenario.horizon.demand_end // 60)
-    if not network.origins:
-        return np.zeros((2, len(links)))
-    means = np.stack([scenario.demand.profiles[o].means(periods, 60.0) for o in network.origins], axis=1)
-    total = means.sum(axis=(0, 1))
-    width = min(60, periods)
-    first = int(np.argmax(np.convolve(total, np.ones(width), "valid")))
-    peak = means[:, :, first : first + width].mean(axis=2)
-    result = np.zeros((2, len(links)))
-    for k in range(2):
-        onward = np.zeros((len(links), len(links)))
-        for node in network.nodes.values():
-            for m in node.movements:
-                onward[links.index(m.destination), links.index(m.origin)] += m.share[k]
-        entering = np.zeros(len(links))
-        for o, origin in enumerate(network.origins):
-            entering[links.index(origin)] = peak[k, o] * factor
-        result[k] = np.linalg.solve(np.eye(len(links)) - onward, entering)
-    return result
+    layout = Layout(scenario.network)
+    periods = round(scenario.horizon.demand_end / DEMAND_PERIOD)
+    arriving = np.zeros((2, len(layout.links), periods))
+    for origin, profile in scenario.demand.profiles.items():
+        arriving[:, layout.links.index(origin)] = profile.means(periods, DEMAND_PERIOD)
+    width = min(round(3600 / DEMAND_PERIOD), periods)
+    first = int(np.argmax(np.convolve(arriving.sum(axis=(0, 1)), np.ones(width), "valid")))
+    peak = arriving[:, :, first : first + width].mean(axis=2)
+    upstream = np.swapaxes(layout.onward, 1, 2)
+    return np.asarray(np.linalg.solve(np.eye(len(layout.links)) - upstream, peak[:, :, None])[:, :, 0])
 
 
 def critical_ratios(scenario: Scenario) -> list[list[float]]:
@@ -121,10 +110,9 @@ def webster(scenario: Scenario, speed: float | None = None) -> Plan:
     if not signals:
         raise ConfigurationError("the network has no signals")
     cycle = max(_cycle(signal, own) for signal, own in zip(signals, ratios, strict=True))
-    cycle = min([cycle, *(sum(_longest(signal)) for signal in signals)])
-    needed = max(sum(_shortest(signal)) for signal in signals)
-    if cycle < needed:
-        cycle = needed
+    most = min(sum(_longest(signal)) for signal in signals)
+    least = max(sum(_shortest(signal)) for signal in signals)
+    cycle = max(least, min(most, cycle))
     display = tuple(_display(cycle, signal, own) for signal, own in zip(signals, ratios, strict=True))
     return Plan(cycle, display, tuple(_offsets(scenario, speed) % cycle))
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from unbroken.errors import ConfigurationError
-from unbroken.traffic.controllers.base import INTERVAL, Controller
+from unbroken.traffic.controllers.base import drive
 from unbroken.traffic.controllers.choosing import first_baseline
 from unbroken.traffic.scenario import DECISION, Control, Scenario
 from unbroken.traffic.simulation import Simulation
@@ -44,17 +45,14 @@ class Task(ABC):
 
     def decisions_made(self) -> int:
         """Decisions since the end of the warm-up."""
-        return round((float(self.simulation.times()[0]) - self.scenario.horizon.warm_up) / DECISION)
+        return round((float(self.simulation.times()[0]) - self.horizon.warm_up) / DECISION)
 
     def begin(self, generators: list[np.random.Generator]) -> None:
         """New episodes: each draws its demand from its generator, and the warm-up passes under the scenario's first baseline."""
         self.simulation.restart()
         for b, rng in enumerate(generators):
             self.simulation.set_demand(b, self.scenario.draw_demand(rng, self.horizon.demand_end))
-        controller = self.warm_up_controller()
-        for _ in range(round(self.scenario.horizon.warm_up / INTERVAL)):
-            controller.act(self.simulation)
-            self.simulation.advance(INTERVAL)
+        drive(self.simulation, first_baseline(self.scenario), self.horizon.warm_up)
         self._spent = self.simulation.time_spent().sum(axis=1)
 
     def decide(self, actions: NDArray[np.int64]) -> Floats:
@@ -90,10 +88,6 @@ class Task(ABC):
     def _set_own_state(self, state: dict[str, Any]) -> None:
         del state
 
-    def warm_up_controller(self) -> Controller:
-        """What controls the network until the agent does: the scenario's first baseline."""
-        return first_baseline(self.scenario)
-
     @abstractmethod
     def apply(self, actions: NDArray[np.int64]) -> Floats:
         """Set signals, meters or limits; returns what actions cost by themselves, shape (B,)."""
@@ -105,6 +99,12 @@ class Task(ABC):
     @abstractmethod
     def masks(self) -> NDArray[np.bool_]:
         """Legal choices of all parts, one after the other, shape (B, sum of `action_sizes`)."""
+
+
+def flattened(batch: int, parts: Sequence[ArrayLike]) -> NDArray[np.float32]:
+    """Parts of an observation, batch axis first, one after the other and within 0 to 1, shape (batch, numbers)."""
+    flat = np.concatenate([np.asarray(part, dtype=np.float64).reshape(batch, -1) for part in parts], axis=1)
+    return np.asarray(np.clip(flat, 0.0, 1.0), dtype=np.float32)
 
 
 def require_control(scenario: Scenario, control: Control) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from unbroken.traffic.detectors import Detectors, Region
 from unbroken.traffic.ranges import RATES
 from unbroken.traffic.scenario import Scenario
-from unbroken.traffic.tasks.base import Floats, Task, require_control
+from unbroken.traffic.tasks.base import Floats, Task, flattened, require_control
 
 SECTION = 250.0  # m, length of a detector section
 SECTIONS = 4  # that are seen before and behind each merge
@@ -21,9 +21,9 @@ class RampTask(Task):
     """Observation: see `RampMeteringEnv`."""
 
     def __init__(self, scenario: Scenario, batch: int = 1, measured: float | None = None, drain: float = 0.0) -> None:
+        require_control(scenario, "ramp")
         super().__init__(scenario, batch, measured, drain)
         network, layout = scenario.network, self.simulation.layout
-        require_control(scenario, "ramp")
         self._ramps = Detectors(layout, [Region(ramp, 0.0, network.links[ramp].length) for ramp in network.meters])
         self._road = Detectors(layout, [region for ramp in network.meters for region in _sections(scenario, ramp)])
         self._origins = {
@@ -56,7 +56,6 @@ class RampTask(Task):
         """Occupancy and speeds of the road's sections; occupied part of each ramp, what waits outside, its rate."""
         self._road.look(self.simulation)
         self._ramps.look(self.simulation)
-        batch = self.simulation.batch
         outside = self._outside()
         parts = (
             self._road.occupancy,
@@ -65,8 +64,7 @@ class RampTask(Task):
             outside / (outside + self._storage),
             self._choice / (len(RATES) - 1),
         )
-        flat = np.concatenate([np.asarray(part, dtype=np.float64).reshape(batch, -1) for part in parts], axis=1)
-        return np.asarray(np.clip(flat, 0.0, 1.0), dtype=np.float32)
+        return flattened(self.simulation.batch, parts)
 
     def masks(self) -> NDArray[np.bool_]:
         """Every rate is legal."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from unbroken.errors import ConfigurationError
 from unbroken.traffic.detectors import Detectors, Region
 from unbroken.traffic.scenario import DECISION, Scenario
-from unbroken.traffic.tasks.base import Floats, Task, require_control
+from unbroken.traffic.tasks.base import Floats, Task, flattened, require_control
 
 NEAR = 100.0  # m before the stop line, and behind it on exits
 
@@ -52,7 +52,6 @@ class SignalTask(Task):
         """Occupancy near the stop line and of approaches, speeds, queues; occupancy of exits; phases, green time, may it end."""
         for detectors in (self._near, self._whole, self._ahead):
             detectors.look(self.simulation)
-        batch = self.simulation.batch
         phases = self.simulation.phases()
         parts = (
             self._near.occupancy / self._highest,
@@ -64,8 +63,7 @@ class SignalTask(Task):
             self.simulation.green_times() / self._longest,
             self.simulation.may_switch(),
         )
-        flat = np.concatenate([np.asarray(part, dtype=np.float64).reshape(batch, -1) for part in parts], axis=1)
-        return np.asarray(np.clip(flat, 0.0, 1.0), dtype=np.float32)
+        return flattened(self.simulation.batch, parts)
 
     @property
     def _highest(self) -> float:

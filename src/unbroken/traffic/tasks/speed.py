@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from unbroken.traffic.detectors import Detectors, Region
 from unbroken.traffic.ranges import LIMITS
 from unbroken.traffic.scenario import Scenario
-from unbroken.traffic.tasks.base import Floats, Task, require_control
+from unbroken.traffic.tasks.base import Floats, Task, flattened, require_control
 
 CHANGE_COST = 0.005  # of a change by 10 km/h in one zone
 SECTION = 500.0  # m
@@ -20,8 +20,8 @@ class SpeedTask(Task):
     """Observation: see `AdaptiveSpeedControlEnv`."""
 
     def __init__(self, scenario: Scenario, batch: int = 1, measured: float | None = None, drain: float = 0.0) -> None:
-        super().__init__(scenario, batch, measured, drain)
         require_control(scenario, "speed")
+        super().__init__(scenario, batch, measured, drain)
         links = scenario.network.links
         regions = [
             Region(name, begin, min(link.length, begin + SECTION))
@@ -51,9 +51,7 @@ class SpeedTask(Task):
         """Occupancy and speeds of all sections; the limits."""
         self._road.look(self.simulation)
         parts = (self._road.occupancy, self._road.speed / self._road.free_speed, self._choice / (len(LIMITS) - 1))
-        batch = self.simulation.batch
-        flat = np.concatenate([np.asarray(part, dtype=np.float64).reshape(batch, -1) for part in parts], axis=1)
-        return np.asarray(np.clip(flat, 0.0, 1.0), dtype=np.float32)
+        return flattened(self.simulation.batch, parts)
 
     def masks(self) -> NDArray[np.bool_]:
         """Limits within 10 km/h of the present one."""
