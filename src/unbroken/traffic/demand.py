@@ -66,3 +66,12 @@ class Demand:
                 means[:, :, index] = self.profiles[origin].means(n_periods, period).T
         flows = rng.poisson(means * period) / period if self.counts else means
         return np.ascontiguousarray(np.moveaxis(flows, 0, -1))
+
+
+def arrived_by(flows: Floats, period: float, times: Floats) -> Floats:
+    """Vehicles that have come by `times` (s, at least 0; shape (T,)) where flows (veh/s, last axis periods) are constant in periods
+    and the last goes on for ever: shape (..., T)."""
+    n_periods = flows.shape[-1]
+    before = np.concatenate([np.zeros((*flows.shape[:-1], 1)), np.cumsum(flows, axis=-1)[..., :-1]], axis=-1) * period
+    index = np.minimum((times / period).astype(np.int64), n_periods - 1)
+    return np.asarray(before[..., index] + flows[..., index] * (times - index * period))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from unbroken.errors import ConfigurationError
 from unbroken.traffic.scenario import Scenario, load_scenario
-from unbroken.traffic.tasks.base import Task
+from unbroken.traffic.tasks.base import Task, checked_actions
 from unbroken.traffic.tasks.ramp import RampTask
 from unbroken.traffic.tasks.signals import SignalTask
 from unbroken.traffic.tasks.speed import SpeedTask
@@ -20,7 +20,7 @@ QUICK, FULL = 600.0, 3600.0  # s, horizons of comparisons
 TRAINING = 3600.0  # s, one length for every training
 
 
-class TrafficEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
+class TrafficEnv(gymnasium.Env[NDArray[np.float32], NDArray[Any]]):
     """What the three environments share: one episode of a task.
 
     An episode begins after the warm-up and is truncated after `measured` and `drain` seconds; it never terminates. Its demand is
@@ -49,7 +49,7 @@ class TrafficEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
         self.render_mode = render_mode
         self.task = self.task_class(self.scenario, 1, measured, drain)
         self.observation_space = spaces.Box(0.0, 1.0, (self.task.n_observations,), np.float32)
-        self.action_space = spaces.MultiDiscrete(list(self.task.action_sizes))
+        self.action_space = self.task.action_space
         self._begun = False
 
     def reset(
@@ -61,18 +61,18 @@ class TrafficEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
         self._begun = True
         return self.task.observe()[0], self._info()
 
-    def step(self, action: NDArray[np.int64]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+    def step(self, action: NDArray[Any]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """One decision of 15 s."""
         if not self._begun:
             raise gymnasium.error.ResetNeeded("call reset() before step()")
-        chosen = np.asarray(action)
-        if not np.issubdtype(chosen.dtype, np.integer) or not self.action_space.contains(chosen.astype(np.int64)):
-            raise ConfigurationError(f"action {action} is not in {self.action_space}")
-        reward = self.task.decide(chosen.astype(np.int64)[None])
+        reward = self.task.decide(checked_actions(self.task.action_space, 1, np.asarray(action)[None]))
         return self.task.observe()[0], float(reward[0]), False, self.task.over, self._info()
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """Which choices are legal now, all parts of the action one after the other (as sb3-contrib's MaskablePPO wants them)."""
+        """Which choices are legal now, all parts of the action one after the other (as sb3-contrib's MaskablePPO wants them).
+
+        Empty where the action is continuous.
+        """
         return np.asarray(self.task.masks()[0])
 
     def get_state(self) -> dict[str, Any]:
@@ -127,10 +127,12 @@ class TrafficLightControlEnv(TrafficEnv):
     | phases of all signals | 1 for the phase that has green or gets it next | |
     | S | seconds since it opened | the maximal green |
     | S | 1 if it may end | |
+    | 1 | time since the start | the end of the scenario's horizon |
 
     ## Reward
-    - (vehicle seconds spent in the last 15 s, origin queues included) / (N x 15 s), with N the vehicles that would be on the road
-    if the mean demand met empty roads.
+    - (vehicle seconds spent in the last 15 s, origin queues included, less those that the same arrivals would spend on empty roads)
+    / (N x 15 s), with N the vehicles that would be on the road if the mean demand met empty roads. What is subtracted depends on
+    arrivals alone, so the best policy is that of time spent, seen through less noise.
 
     ## Episode
     Starts after 900 s of warm-up under Webster's fixed-time plan; 3,600 s, 240 decisions, then truncated. `measured` and `drain`
@@ -164,11 +166,10 @@ class RampMeteringEnv(TrafficEnv):
     | M | occupancy of the ramp | cars stand |
     | M | vehicles that wait outside of the ramp, n / (n + ramp's storage) | infinitely many |
     | M | the rate | 1,800 veh/h |
+    | 1 | time since the start | the end of the scenario's horizon |
 
     ## Reward
-    - (vehicle seconds spent in the last 15 s, origin queues included) / (N x 15 s) - 0.1 (vehicles outside of the ramp) / N, N as
-    in
-    `TrafficLightControlEnv`.
+    That of `TrafficLightControlEnv` - 0.1 (vehicles outside of the ramp) / N.
 
     ## Episode
     As `TrafficLightControlEnv`, with open meters in the warm-up.
@@ -189,21 +190,21 @@ class AdaptiveSpeedControlEnv(TrafficEnv):
     (`scenarios/adaptive_speed_control.yaml`; any scenario with `zones` works).
 
     ## Action space
-    `MultiDiscrete`, one part for each zone: 0 to 3 are 30, 40, 50, 60 km/h. A limit changes by at most 10 km/h in one decision:
-    what lies further away is approached. `action_masks()` says which choices are within reach.
+    `Box(-1, 1)`, one number for each zone: the change of its limit, from -10 to 10 km/h; limits stay between 30 and 60 km/h. They
+    are continuous because steps of 10 km/h cannot hold a flow just below capacity. `action_masks()` is empty.
 
     ## Observation space
-    `Box(0, 1)`, float32. With D sections of 500 m on all links, Z zones:
+    `Box(0, 1)`, float32. With D sections of 250 m on all links, Z zones:
 
     | numbers | what | 1 is |
     |---|---|---|
     | D | occupancy | cars stand |
     | 2 D | mean speed of motorcycles and cars | the free speed |
     | Z | the limit | 60 km/h; 0 is 30 km/h |
+    | 1 | time since the start | the end of the scenario's horizon |
 
     ## Reward
-    - (vehicle seconds spent in the last 15 s, origin queues included) / (N x 15 s) - 0.005 (changes by 10 km/h), N as in
-    `TrafficLightControlEnv`.
+    That of `TrafficLightControlEnv` - 0.001 (changes of all limits, in 10 km/h).
 
     ## Episode
     As `TrafficLightControlEnv`, with the highest limits in the warm-up.

@@ -6,4 +6,4 @@ import numpy as np
 
 LOWEST_RATE, HIGHEST_RATE, RATE_STEP = 240.0, 1800.0, 120.0  # veh/h
 RATES = np.arange(LOWEST_RATE, HIGHEST_RATE + 1, RATE_STEP) / 3600  # veh/s
-LIMITS = np.array([30.0, 40.0, 50.0, 60.0]) / 3.6  # m/s
+LOWEST_LIMIT, HIGHEST_LIMIT, LIMIT_CHANGE = 30.0, 60.0, 10.0  # km/h; the change is the most in one decision

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from unbroken.errors import ConfigurationError
 from unbroken.traffic.environments import TrafficEnv
+from unbroken.traffic.tasks.base import checked_actions
 
 
 class BatchedVecEnv(VecEnv):
@@ -30,7 +30,7 @@ class BatchedVecEnv(VecEnv):
         self._generators = [np.random.default_rng(seed) for seed in np.random.SeedSequence().spawn(n_envs)]
         self._returns = np.zeros(n_envs)
         self._begun = False
-        self._actions: NDArray[np.int64] = np.zeros((n_envs, len(self.task.action_sizes)), dtype=np.int64)
+        self._actions: NDArray[Any] = np.zeros((n_envs, *self.task.action_space.shape))
         super().__init__(n_envs, self.env.observation_space, self.env.action_space)
 
     def reset(self) -> VecEnvObs:
@@ -49,13 +49,9 @@ class BatchedVecEnv(VecEnv):
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Keep the actions for `step_wait`."""
-        chosen = np.asarray(actions)
-        fits = np.issubdtype(chosen.dtype, np.integer) and chosen.shape == self._actions.shape
-        if not fits or (chosen < 0).any() or (chosen >= np.array(self.task.action_sizes)).any():
-            raise ConfigurationError(f"actions are whole numbers of shape {self._actions.shape} in {self.action_space}")
         if not self._begun:
             raise gymnasium.error.ResetNeeded("call reset() before step()")
-        self._actions = chosen.astype(np.int64)
+        self._actions = checked_actions(self.task.action_space, self.num_envs, actions)
 
     def step_wait(self) -> VecEnvStepReturn:
         """One decision everywhere."""

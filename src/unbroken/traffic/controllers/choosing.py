@@ -10,7 +10,7 @@ from unbroken.errors import ConfigurationError
 from unbroken.traffic.controllers.adaptive_signals import Actuated, MaxPressure
 from unbroken.traffic.controllers.base import Controller, NoControl
 from unbroken.traffic.controllers.fixed_time import FixedTime, tuned_plan
-from unbroken.traffic.controllers.flow import Alinea, AlineaSettings, FeedbackLimits, ThresholdLimits
+from unbroken.traffic.controllers.flow import Alinea, AlineaSettings, FeedbackLimits, HoldingLimits, ThresholdLimits
 from unbroken.traffic.scenario import Control, Scenario
 
 Make = Callable[..., Controller]
@@ -30,6 +30,7 @@ BASELINES: dict[Control, dict[str, Make]] = {
         "none": lambda _: NoControl(),
         "threshold": ThresholdLimits,
         "feedback": FeedbackLimits,
+        "holding": HoldingLimits,
     },
 }
 

@@ -12,12 +12,13 @@ from unbroken.errors import ConfigurationError
 from unbroken.traffic.controllers.base import is_due
 from unbroken.traffic.detectors import Detectors, Region
 from unbroken.traffic.layout import Layout
-from unbroken.traffic.ranges import HIGHEST_RATE, LIMITS, LOWEST_RATE
+from unbroken.traffic.ranges import HIGHEST_LIMIT, HIGHEST_RATE, LIMIT_CHANGE, LOWEST_LIMIT, LOWEST_RATE
 from unbroken.traffic.scenario import DECISION, Scenario
 from unbroken.traffic.simulation import Simulation
 
 Floats = NDArray[np.float64]
 BEHIND = 250.0  # m behind a merge, where ALINEA measures
+ZONE_END = 150.0  # m before the end of a zone
 
 
 @dataclass(frozen=True)
@@ -59,66 +60,88 @@ class Alinea:
 
 
 class _Limits:
-    """Sets the same limit in the last `n_zones` zones, by steps of 10 km/h."""
+    """Limits of zones: go towards what is wanted by at most 10 km/h every 15 s, within 30 to 60 km/h."""
 
-    def __init__(self, scenario: Scenario, bottleneck: str, n_zones: int) -> None:
-        if bottleneck not in scenario.network.links:
-            raise ConfigurationError(
-                f"bottleneck {bottleneck}: no such link; links are {', '.join(scenario.network.links)}"
-            )
-        if n_zones < 1:
-            raise ConfigurationError(f"n_zones must be at least 1, not {n_zones}")
-        self._links: Sequence[str] = [link for links in list(scenario.zones.values())[-n_zones:] for link in links]
-        length = scenario.network.links[bottleneck].length
-        self._watched = Detectors(Layout(scenario.network), [Region(bottleneck, 0.0, length)])
-        self._choice: NDArray[np.int64] | None = None
+    def __init__(self, zones: Sequence[Sequence[str]], watched: Detectors) -> None:
+        self._zones, self._watched = zones, watched
+        self._limits: Floats | None = None  # km/h, (B, zones)
 
-    def _occupancy(self, simulation: Simulation) -> Floats:
+    def act(self, simulation: Simulation) -> None:
+        """Look at the road and set the limits, every 15 s."""
+        if not is_due(simulation, DECISION):
+            return
         self._watched.look(simulation)
-        if self._choice is None:
-            self._choice = np.full(simulation.batch, len(LIMITS) - 1, dtype=np.int64)
-        return np.asarray(self._watched.occupancy[:, 0])
+        before = np.full((simulation.batch, len(self._zones)), HIGHEST_LIMIT) if self._limits is None else self._limits
+        wanted = np.clip(self._wanted(self._watched.occupancy), LOWEST_LIMIT, HIGHEST_LIMIT)
+        self._limits = before + np.clip(wanted - before, -LIMIT_CHANGE, LIMIT_CHANGE)
+        for zone, links in enumerate(self._zones):
+            for link in links:
+                simulation.set_limit(link, self._limits[:, zone] / 3.6)
 
-    def _move(self, simulation: Simulation, wanted: NDArray[np.int64]) -> None:
-        assert self._choice is not None
-        self._choice += np.clip(np.clip(wanted, 0, len(LIMITS) - 1) - self._choice, -1, 1)
-        for link in self._links:
-            simulation.set_limit(link, LIMITS[self._choice])
+    def _wanted(self, occupancy: Floats) -> Floats:
+        """Limits in km/h, (B, zones) or (B, 1), for what the detectors see, (B, regions)."""
+        raise NotImplementedError
+
+
+def _last_zones(scenario: Scenario, n_zones: int) -> list[tuple[str, ...]]:
+    if n_zones < 1:
+        raise ConfigurationError(f"n_zones must be at least 1, not {n_zones}")
+    return list(scenario.zones.values())[-n_zones:]
+
+
+def _before_bottleneck(scenario: Scenario, bottleneck: str) -> Detectors:
+    links = scenario.network.links
+    if bottleneck not in links:
+        raise ConfigurationError(f"bottleneck {bottleneck}: no such link; links are {', '.join(links)}")
+    return Detectors(Layout(scenario.network), [Region(bottleneck, 0.0, links[bottleneck].length)])
 
 
 class ThresholdLimits(_Limits):
-    """40 km/h while the road before the bottleneck is fuller than `threshold`, 60 km/h otherwise."""
+    """`low` km/h in the last `n_zones` zones while the link before the bottleneck is fuller than `threshold`, else 60 km/h."""
 
-    def __init__(self, scenario: Scenario, bottleneck: str, threshold: float = 0.3, n_zones: int = 2) -> None:
-        super().__init__(scenario, bottleneck, n_zones)
-        self._threshold = threshold
+    def __init__(
+        self, scenario: Scenario, bottleneck: str, threshold: float = 0.3, n_zones: int = 2, low: float = 40.0
+    ) -> None:
+        super().__init__(_last_zones(scenario, n_zones), _before_bottleneck(scenario, bottleneck))
+        self._threshold, self._low = threshold, low
 
-    def act(self, simulation: Simulation) -> None:
-        """Compare, every 15 s."""
-        if is_due(simulation, DECISION):
-            full = self._occupancy(simulation) > self._threshold
-            self._move(simulation, np.where(full, 1, len(LIMITS) - 1))
+    def _wanted(self, occupancy: Floats) -> Floats:
+        return np.where(occupancy > self._threshold, self._low, HIGHEST_LIMIT)
 
 
 class FeedbackLimits(_Limits):
-    """Mainline feedback: an integral controller of the occupancy before the bottleneck, its output rounded to a limit.
+    """Mainline feedback: an integral controller of the occupancy before the bottleneck, for the last `n_zones` zones.
 
-    After R. C. Carlson, I. Papamichail, M. Papageorgiou, IEEE Trans. Intell. Transp. Syst. 12:1261 (2011). `gain` in steps of 10
-    km/h per unit of occupancy and decision.
+    After R. C. Carlson, I. Papamichail, M. Papageorgiou, IEEE Trans. Intell. Transp. Syst. 12:1261 (2011). `gain` in km/h per unit of
+    occupancy and decision.
     """
 
     def __init__(
-        self, scenario: Scenario, bottleneck: str, target: float = 0.2, gain: float = 1.0, n_zones: int = 4
+        self, scenario: Scenario, bottleneck: str, target: float = 0.2, gain: float = 10.0, n_zones: int = 4
     ) -> None:
-        super().__init__(scenario, bottleneck, n_zones)
+        super().__init__(_last_zones(scenario, n_zones), _before_bottleneck(scenario, bottleneck))
         self._target, self._gain = target, gain
         self._level: Floats | None = None
 
-    def act(self, simulation: Simulation) -> None:
-        """Integrate the error, every 15 s."""
-        if not is_due(simulation, DECISION):
-            return
-        error = self._target - self._occupancy(simulation)
-        before = np.full(error.shape, len(LIMITS) - 1.0) if self._level is None else self._level
-        self._level = np.clip(before + self._gain * error, 0.0, len(LIMITS) - 1.0)
-        self._move(simulation, np.rint(self._level).astype(np.int64))
+    def _wanted(self, occupancy: Floats) -> Floats:
+        before = np.full(occupancy.shape, HIGHEST_LIMIT) if self._level is None else self._level
+        self._level = np.clip(before + self._gain * (self._target - occupancy), LOWEST_LIMIT, HIGHEST_LIMIT)
+        return self._level
+
+
+class HoldingLimits(_Limits):
+    """In every zone the speed at which its end passes `flow`: what comes beyond it is held back in the zones.
+
+    `flow` in metres of vehicles per second (occupancy x lanes x speed): a bit below what the bottleneck passes without queue.
+    Traffic at a lower speed is denser, so that zones store vehicles without standing queues, as long as the lowest limit lasts.
+    """
+
+    def __init__(self, scenario: Scenario, flow: float = 3.9) -> None:
+        zones = list(scenario.zones.values())
+        lengths = {name: link.length for name, link in scenario.network.links.items()}
+        ends = [Region(links[-1], lengths[links[-1]] - ZONE_END, lengths[links[-1]]) for links in zones]
+        super().__init__(zones, Detectors(Layout(scenario.network), ends))
+        self._flow = flow
+
+    def _wanted(self, occupancy: Floats) -> Floats:
+        return 3.6 * self._flow / np.maximum(occupancy * self._watched.lanes, 1e-6)

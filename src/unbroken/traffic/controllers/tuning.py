@@ -21,16 +21,17 @@ from unbroken.traffic.scenario import Scenario, load_scenario
 
 SEEDS = tuple(range(5000, 5008))  # comparisons use seeds below 5000
 GRIDS: dict[str, dict[str, list[Any]]] = {
-    "webster": {"offset_speed_kmh": [None, 30.0, 35.0, 40.0, 45.0, 50.0]},
-    "actuated": {"gap": [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5]},
-    "max_pressure": {"full": [0.5, 0.65, 0.8], "margin": [0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8]},
+    "webster": {"offset_speed_kmh": [None, 25.0, 30.0, 35.0, 40.0, 45.0, 50.0]},
+    "actuated": {"gap": [0.1, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55]},
+    "max_pressure": {"full": [0.65, 0.8], "margin": [0.02, 0.05, 0.1, 0.2, 0.4], "decision": [6.0, 9.0, 15.0]},
     "alinea": {
         "gain": [1000.0, 2000.0, 4000.0, 8000.0],
-        "target": [0.30, 0.32, 0.34, 0.36, 0.38],
-        "longest_queue": [0.6, 0.7, 0.8, 0.9, 2.0],
+        "target": [0.32, 0.34, 0.36, 0.38],
+        "longest_queue": [0.7, 0.8, 0.9, 2.0],
     },
-    "threshold": {"threshold": [0.2, 0.3, 0.5], "n_zones": [1, 2, 4]},
-    "feedback": {"target": [0.15, 0.2, 0.3], "gain": [0.5, 1.0, 3.0], "n_zones": [1, 2, 4]},
+    "threshold": {"threshold": [0.2, 0.3, 0.5], "n_zones": [1, 2, 4], "low": [35.0, 40.0]},
+    "feedback": {"target": [0.15, 0.2, 0.25, 0.3], "gain": [5.0, 10.0, 30.0], "n_zones": [1, 2, 4]},
+    "holding": {"flow": [3.75, 3.8, 3.85, 3.88, 3.91, 3.94]},
 }
 
 

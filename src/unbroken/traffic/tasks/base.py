@@ -8,12 +8,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 
 from unbroken.errors import ConfigurationError
 from unbroken.traffic.controllers.base import drive
 from unbroken.traffic.controllers.choosing import first_baseline
-from unbroken.traffic.scenario import DECISION, Control, Scenario
+from unbroken.traffic.demand import arrived_by
+from unbroken.traffic.layout import DEMAND_PERIOD
+from unbroken.traffic.scenario import DECISION, INTERVAL, Control, Scenario
 from unbroken.traffic.simulation import Simulation
 
 Floats = NDArray[np.float64]
@@ -27,7 +30,7 @@ class Task(ABC):
     """
 
     n_observations: int
-    action_sizes: tuple[int, ...]  # how many choices each part of an action has
+    action_space: spaces.MultiDiscrete | spaces.Box  # of one episode
 
     def __init__(self, scenario: Scenario, batch: int = 1, measured: float | None = None, drain: float = 0.0) -> None:
         self.scenario = scenario
@@ -37,6 +40,7 @@ class Task(ABC):
         self.simulation = Simulation(scenario.network, batch)
         self.reference_vehicles = _reference_vehicles(scenario, self.simulation)
         self._spent = np.zeros(batch)
+        self._free = np.zeros((batch, self.n_decisions))
 
     @property
     def n_decisions(self) -> int:
@@ -54,18 +58,27 @@ class Task(ABC):
             self.simulation.set_demand(b, self.scenario.draw_demand(rng, self.horizon.demand_end))
         drive(self.simulation, first_baseline(self.scenario), self.horizon.warm_up)
         self._spent = self.simulation.time_spent().sum(axis=1)
+        self._free = self._free_time_spent()
 
-    def decide(self, actions: NDArray[np.int64]) -> Floats:
-        """Apply actions, shape (B, parts), for 15 s; returns the rewards, shape (B,).
+    def decide(self, actions: NDArray[Any]) -> Floats:
+        """Apply actions of the action space, shape (B, parts), for 15 s; returns the rewards, shape (B,).
 
-        Reward: - (vehicle seconds spent in these 15 s) / (reference vehicles x 15 s), origin queues included, less `penalty`.
+        Reward: - (vehicle seconds spent in these 15 s - those that the same arrivals would spend on empty roads) / (reference
+        vehicles x 15 s), origin queues included, less `penalty`. What is subtracted depends on arrivals alone: it changes no
+        comparison of actions and takes most of the noise of Poisson arrivals out of their returns.
         """
-        penalty = self.apply(np.asarray(actions, dtype=np.int64))
+        penalty = self.apply(actions)
+        free = self._free[:, self.decisions_made()]
         self.simulation.advance(DECISION)
         spent = self.simulation.time_spent().sum(axis=1)
-        reward = -(spent - self._spent) / (self.reference_vehicles * DECISION) - penalty
+        reward = -(spent - self._spent - free) / (self.reference_vehicles * DECISION) - penalty
         self._spent = spent
         return np.asarray(reward)
+
+    def clock(self) -> Floats:
+        """Time since the start as a part of the scenario's whole horizon, shape (B,): what a day's demand looks like is known."""
+        horizon = self.scenario.horizon
+        return np.asarray(self.simulation.times() / (horizon.demand_end + horizon.drain))
 
     @property
     def over(self) -> bool:
@@ -80,7 +93,22 @@ class Task(ABC):
         """Take over what `get_state` of the same task gave."""
         self.simulation.set_state(state["simulation"])
         self._spent = np.array(state["spent"], dtype=np.float64)
+        self._free = self._free_time_spent()
         self._set_own_state(state)
+
+    def _free_time_spent(self) -> Floats:
+        """veh s that the arrivals would spend on empty roads in each decision of the episode, shape (B, decisions)."""
+        layout, flows = self.simulation.layout, self.simulation.state.demand
+        ticks = self.horizon.warm_up + INTERVAL * np.arange(self.n_decisions * round(DECISION / INTERVAL) + 1)
+        present = np.zeros((self.simulation.batch, len(ticks)))
+        for origin, link in enumerate(self.simulation.network.origins):
+            for k, stay in enumerate(layout.free_travel_time[:, layout.links.index(link)]):
+                came = arrived_by(
+                    flows[:, k, origin], DEMAND_PERIOD, np.concatenate([ticks, np.maximum(ticks - stay, 0.0)])
+                )
+                present += came[:, : len(ticks)] - came[:, len(ticks) :]
+        spent = INTERVAL * 0.5 * (present[:, 1:] + present[:, :-1])
+        return np.asarray(spent.reshape(self.simulation.batch, self.n_decisions, -1).sum(axis=2))
 
     def _own_state(self) -> dict[str, Any]:
         return {}
@@ -89,7 +117,7 @@ class Task(ABC):
         del state
 
     @abstractmethod
-    def apply(self, actions: NDArray[np.int64]) -> Floats:
+    def apply(self, actions: NDArray[Any]) -> Floats:
         """Set signals, meters or limits; returns what actions cost by themselves, shape (B,)."""
 
     @abstractmethod
@@ -98,7 +126,21 @@ class Task(ABC):
 
     @abstractmethod
     def masks(self) -> NDArray[np.bool_]:
-        """Legal choices of all parts, one after the other, shape (B, sum of `action_sizes`)."""
+        """Legal choices of all parts, one after the other, shape (B, choices); none of continuous actions."""
+
+
+def checked_actions(space: spaces.MultiDiscrete | spaces.Box, batch: int, actions: ArrayLike) -> NDArray[Any]:
+    """Actions of `batch` episodes as the task takes them; raises ConfigurationError where one is not in the space."""
+    given = np.asarray(actions)
+    discrete = isinstance(space, spaces.MultiDiscrete)
+    fits = given.shape == (batch, *space.shape) and np.issubdtype(given.dtype, np.integer if discrete else np.number)
+    if isinstance(space, spaces.MultiDiscrete):
+        fits = fits and bool(((given >= 0) & (given < space.nvec)).all())
+    else:
+        fits = fits and bool(((given >= space.low) & (given <= space.high)).all())
+    if not fits:
+        raise ConfigurationError(f"actions of {batch} environments must be in {space} each, not {actions}")
+    return given.astype(np.int64 if discrete else np.float64)
 
 
 def flattened(batch: int, parts: Sequence[ArrayLike]) -> NDArray[np.float32]:

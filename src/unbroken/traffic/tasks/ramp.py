@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 
 from unbroken.traffic.detectors import Detectors, Region
@@ -30,8 +31,8 @@ class RampTask(Task):
             m: network.origins.index(ramp) for m, ramp in enumerate(network.meters) if ramp in network.origins
         }
         self._storage = self._ramps.length * self._ramps.lanes * network.classes[1].jam_density()
-        self.action_sizes = (len(RATES),) * len(network.meters)
-        self.n_observations = 3 * len(self._road.lanes) + 3 * len(network.meters)
+        self.action_space = spaces.MultiDiscrete([len(RATES)] * len(network.meters))
+        self.n_observations = 3 * len(self._road.lanes) + 3 * len(network.meters) + 1
         self._choice = np.full((batch, len(network.meters)), len(RATES) - 1, dtype=np.int64)
 
     def begin(self, generators: list[np.random.Generator]) -> None:
@@ -39,7 +40,7 @@ class RampTask(Task):
         super().begin(generators)
         self._choice[:] = len(RATES) - 1
 
-    def apply(self, actions: NDArray[np.int64]) -> Floats:
+    def apply(self, actions: NDArray[Any]) -> Floats:
         """Set the rates. Vehicles that wait outside of a ramp cost `OVERFLOW_COST` more."""
         self._choice[:] = actions
         self.simulation.set_rates(RATES[self._choice])
@@ -47,13 +48,13 @@ class RampTask(Task):
 
     def _outside(self) -> Floats:
         """Vehicles that wait outside of each ramp, shape (B, meters); of ramps that begin at a node none are known."""
-        outside = np.zeros((self.simulation.batch, len(self.action_sizes)))
+        outside = np.zeros((self.simulation.batch, len(self._ramps.lanes)))
         for meter, origin in self._origins.items():
             outside[:, meter] = self.simulation.state.waiting[:, :, origin].sum(axis=1)
         return outside
 
     def observe(self) -> NDArray[np.float32]:
-        """Occupancy and speeds of the road's sections; occupied part of each ramp, what waits outside, its rate."""
+        """Occupancy and speeds of the road's sections; occupied part of each ramp, what waits outside, its rate; clock."""
         self._road.look(self.simulation)
         self._ramps.look(self.simulation)
         outside = self._outside()
@@ -63,12 +64,13 @@ class RampTask(Task):
             self._ramps.occupancy,
             outside / (outside + self._storage),
             self._choice / (len(RATES) - 1),
+            self.clock(),
         )
         return flattened(self.simulation.batch, parts)
 
     def masks(self) -> NDArray[np.bool_]:
         """Every rate is legal."""
-        return np.ones((self.simulation.batch, sum(self.action_sizes)), dtype=np.bool_)
+        return np.ones((self.simulation.batch, len(RATES) * len(self._ramps.lanes)), dtype=np.bool_)
 
     def _own_state(self) -> dict[str, Any]:
         return {"choice": self._choice.copy()}

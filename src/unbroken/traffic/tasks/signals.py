@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 
 from unbroken.errors import ConfigurationError
@@ -35,21 +36,22 @@ class SignalTask(Task):
         self._whole = Detectors(layout, [Region(link, 0.0, lengths[link]) for link in self.arriving])
         self._ahead = Detectors(layout, [Region(link, 0.0, NEAR) for link in self.leaving])
         self._storage = _storage(self._whole, network.classes)
-        self.action_sizes = tuple(len(phases) for phases in layout.phases)
-        self._phase_of = np.repeat(np.arange(len(nodes)), self.action_sizes)
-        self._phase_index = np.concatenate([np.arange(n) for n in self.action_sizes])
+        self._n_phases = np.array([len(phases) for phases in layout.phases])
+        self.action_space = spaces.MultiDiscrete(self._n_phases)
+        self._phase_of = np.repeat(np.arange(len(nodes)), self._n_phases)
+        self._phase_index = np.concatenate([np.arange(n) for n in self._n_phases])
         self._longest = np.array([self.simulation.signal(s).max_green for s in range(len(nodes))])
-        self.n_observations = 6 * len(self.arriving) + len(self.leaving) + len(self._phase_of) + 2 * len(nodes)
+        self.n_observations = 6 * len(self.arriving) + len(self.leaving) + len(self._phase_of) + 2 * len(nodes) + 1
 
-    def apply(self, actions: NDArray[np.int64]) -> Floats:
+    def apply(self, actions: NDArray[Any]) -> Floats:
         """Request the phases. A phase at its maximal green goes over to the next in turn whatever is asked for."""
         phases = self.simulation.phases()
         late = self.simulation.must_switch(DECISION) & (actions == phases)
-        self.simulation.request(np.where(late, (phases + 1) % np.array(self.action_sizes), actions))
+        self.simulation.request(np.where(late, (phases + 1) % self._n_phases, actions))
         return np.zeros(self.simulation.batch)
 
     def observe(self) -> NDArray[np.float32]:
-        """Occupancy near the stop line and of approaches, speeds, queues; occupancy of exits; phases, green time, may it end."""
+        """Occupancy near the stop line and of approaches, speeds, queues; occupancy of exits; phases, green time, may it end; clock."""
         for detectors in (self._near, self._whole, self._ahead):
             detectors.look(self.simulation)
         phases = self.simulation.phases()
@@ -62,6 +64,7 @@ class SignalTask(Task):
             phases[:, self._phase_of] == self._phase_index,
             self.simulation.green_times() / self._longest,
             self.simulation.may_switch(),
+            self.clock(),
         )
         return flattened(self.simulation.batch, parts)
 

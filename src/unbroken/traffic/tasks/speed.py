@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 
 from unbroken.traffic.detectors import Detectors, Region
-from unbroken.traffic.ranges import LIMITS
+from unbroken.traffic.ranges import HIGHEST_LIMIT, LIMIT_CHANGE, LOWEST_LIMIT
 from unbroken.traffic.scenario import Scenario
 from unbroken.traffic.tasks.base import Floats, Task, flattened, require_control
 
-CHANGE_COST = 0.005  # of a change by 10 km/h in one zone
-SECTION = 500.0  # m
+CHANGE_COST = 0.001  # of a change by 10 km/h in one zone
+SECTION = 250.0  # m
 
 
 class SpeedTask(Task):
@@ -29,37 +30,41 @@ class SpeedTask(Task):
             for begin in np.arange(0.0, link.length - SECTION / 2, SECTION).tolist() or [0.0]
         ]
         self._road = Detectors(self.simulation.layout, regions)
-        self.action_sizes = (len(LIMITS),) * len(scenario.zones)
-        self.n_observations = 3 * len(regions) + len(scenario.zones)
-        self._choice = np.full((batch, len(scenario.zones)), len(LIMITS) - 1, dtype=np.int64)
+        self.action_space = spaces.Box(-1.0, 1.0, (len(scenario.zones),), np.float32)
+        self.n_observations = 3 * len(regions) + len(scenario.zones) + 1
+        self._limits = np.full((batch, len(scenario.zones)), HIGHEST_LIMIT)  # km/h
 
     def begin(self, generators: list[np.random.Generator]) -> None:
         """As every task; zones start at the highest limit."""
         super().begin(generators)
-        self._choice[:] = len(LIMITS) - 1
+        self._limits[:] = HIGHEST_LIMIT
 
-    def apply(self, actions: NDArray[np.int64]) -> Floats:
-        """Go towards the wanted limits, by at most 10 km/h; each change costs."""
-        change = np.clip(actions - self._choice, -1, 1)
-        self._choice += change
+    def apply(self, actions: NDArray[Any]) -> Floats:
+        """Change the limits by -10 (action -1) to 10 km/h (action 1), within 30 to 60 km/h; changes cost."""
+        before = self._limits
+        self._limits = np.clip(before + LIMIT_CHANGE * actions, LOWEST_LIMIT, HIGHEST_LIMIT)
         for zone, links in enumerate(self.scenario.zones.values()):
             for link in links:
-                self.simulation.set_limit(link, LIMITS[self._choice[:, zone]])
-        return np.asarray(CHANGE_COST * np.abs(change).sum(axis=1))
+                self.simulation.set_limit(link, self._limits[:, zone] / 3.6)
+        return np.asarray(CHANGE_COST * np.abs(self._limits - before).sum(axis=1) / LIMIT_CHANGE)
 
     def observe(self) -> NDArray[np.float32]:
-        """Occupancy and speeds of all sections; the limits."""
+        """Occupancy and speeds of all sections; the limits; clock."""
         self._road.look(self.simulation)
-        parts = (self._road.occupancy, self._road.speed / self._road.free_speed, self._choice / (len(LIMITS) - 1))
+        parts = (
+            self._road.occupancy,
+            self._road.speed / self._road.free_speed,
+            (self._limits - LOWEST_LIMIT) / (HIGHEST_LIMIT - LOWEST_LIMIT),
+            self.clock(),
+        )
         return flattened(self.simulation.batch, parts)
 
     def masks(self) -> NDArray[np.bool_]:
-        """Limits within 10 km/h of the present one."""
-        near = np.abs(np.arange(len(LIMITS)) - self._choice[:, :, None]) <= 1
-        return np.asarray(near.reshape(self.simulation.batch, -1))
+        """None: actions are continuous."""
+        return np.ones((self.simulation.batch, 0), dtype=np.bool_)
 
     def _own_state(self) -> dict[str, Any]:
-        return {"choice": self._choice.copy()}
+        return {"limits": self._limits.copy()}
 
     def _set_own_state(self, state: dict[str, Any]) -> None:
-        self._choice = np.array(state["choice"], dtype=np.int64)
+        self._limits = np.array(state["limits"], dtype=np.float64)
