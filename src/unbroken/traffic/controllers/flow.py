@@ -112,8 +112,8 @@ class ThresholdLimits(_Limits):
 class FeedbackLimits(_Limits):
     """Mainline feedback: an integral controller of the occupancy before the bottleneck, for the last `n_zones` zones.
 
-    After R. C. Carlson, I. Papamichail, M. Papageorgiou, IEEE Trans. Intell. Transp. Syst. 12:1261 (2011). `gain` in km/h per unit of
-    occupancy and decision.
+    After R. C. Carlson, I. Papamichail, M. Papageorgiou, IEEE Trans. Intell. Transp. Syst. 12:1261 (2011). `gain` in km/h per unit
+    of occupancy and decision.
     """
 
     def __init__(
@@ -144,4 +144,4 @@ class HoldingLimits(_Limits):
         self._flow = flow
 
     def _wanted(self, occupancy: Floats) -> Floats:
-        return 3.6 * self._flow / np.maximum(occupancy * self._watched.lanes, 1e-6)
+        return np.asarray(3.6 * self._flow / np.maximum(occupancy * self._watched.lanes, 1e-6))

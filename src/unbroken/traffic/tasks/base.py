@@ -139,7 +139,7 @@ def checked_actions(space: spaces.MultiDiscrete | spaces.Box, batch: int, action
     else:
         fits = fits and bool(((given >= space.low) & (given <= space.high)).all())
     if not fits:
-        raise ConfigurationError(f"actions of {batch} environments must be in {space} each, not {actions}")
+        raise ConfigurationError(f"actions of {batch} environments must be in {space} each, not {given.tolist()}")
     return given.astype(np.int64 if discrete else np.float64)
 
 

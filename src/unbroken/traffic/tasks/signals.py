@@ -51,7 +51,7 @@ class SignalTask(Task):
         return np.zeros(self.simulation.batch)
 
     def observe(self) -> NDArray[np.float32]:
-        """Occupancy near the stop line and of approaches, speeds, queues; occupancy of exits; phases, green time, may it end; clock."""
+        """Occupancy near stop lines and of approaches, speeds, queues; exits' occupancy; phases, green time, may it end; clock."""
         for detectors in (self._near, self._whole, self._ahead):
             detectors.look(self.simulation)
         phases = self.simulation.phases()
