@@ -13,6 +13,7 @@ from typing import Any
 _TRAFFIC: dict[str, Any] = {
     "environment": {"n_envs": 32, "normalize": {"norm_obs": False, "norm_reward": True, "gamma": 0.97}},
     "evaluation": {"every": 76_800},
+    "total_timesteps": 307_200,
     "hyperparameters": {
         "n_steps": 240,
         "batch_size": 960,
@@ -29,7 +30,7 @@ _SPEED = {
     "hyperparameters": {**_TRAFFIC["hyperparameters"], "ent_coef": 0.0, "policy_kwargs": {"log_std_init": -1.0}},
 }
 _TABLE: dict[str, dict[str, Any]] = {
-    "traffic_light_control": _TRAFFIC,
+    "traffic_light_control": {**_TRAFFIC, "total_timesteps": 384_000},
     "ramp_metering": _TRAFFIC,
     "adaptive_speed_control": _SPEED,
 }
