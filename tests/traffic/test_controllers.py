@@ -10,10 +10,11 @@ from junctions import crossing, simulation_of
 
 from unbroken.errors import ConfigurationError
 from unbroken.traffic.classes import CLASSES
+from unbroken.traffic.controllers.base import NoControl
 from unbroken.traffic.controllers.choosing import controller_names, make_controller
 from unbroken.traffic.controllers.fixed_time import FixedTime, Plan, critical_ratios, flows, webster
 from unbroken.traffic.controllers.saturation import saturation_flow
-from unbroken.traffic.demand import Demand, Profile
+from unbroken.traffic.demand import Demand, Profile, arrived_by
 from unbroken.traffic.metrics import Recorder
 from unbroken.traffic.playing import play
 from unbroken.traffic.scenario import Horizon, Scenario, load_scenario
@@ -241,3 +242,21 @@ def test_an_origin_without_a_profile_has_no_demand():
     )
     metrics = play(scenario, make_controller("webster", scenario), 0)
     assert metrics.arrived[1] == pytest.approx(0.2 * 600)
+
+
+def test_holding_back_below_capacity_saves_delay():
+    """C3: speed limits gain by preventing the capacity drop; the same arrivals under no control and under `holding`."""
+    scenario = load_scenario("adaptive_speed_control")
+    saved = [
+        1
+        - play(scenario, make_controller("holding", scenario), seed).total_delay
+        / play(scenario, NoControl(), seed).total_delay
+        for seed in range(4)
+    ]
+    assert np.mean(saved) > 0.05
+
+
+def test_arrivals_are_the_integral_of_flows_and_the_last_period_goes_on():
+    flows = np.array([[0.5, 0.0, 0.25]])
+    times = np.array([0.0, 30.0, 60.0, 120.0, 140.0, 180.0, 300.0])
+    assert arrived_by(flows, 60.0, times).tolist() == [[0.0, 15.0, 30.0, 30.0, 35.0, 45.0, 75.0]]
