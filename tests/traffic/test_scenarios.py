@@ -1,5 +1,7 @@
 """C1, C3: scenario files and demand."""
 
+from importlib import resources
+
 import numpy as np
 import pytest
 
@@ -48,6 +50,9 @@ def test_units_in_keys_are_converted():
         ("length_m: 500, speed", "length_m: .nan, speed", "finite number"),
         ("length_m: 500, speed", "speed", "links.a.length_m: is missing"),
         ("lanes: 2}", "lanes: 2, lanes: 3}", "line 5: lanes stands twice"),
+        ("lanes: 2}", "lanes: 1:30}", "line 5: write 1:30 as a plain number"),
+        ("lanes: 2}", "lanes: 010}", "line 5: write 010 as a plain number"),
+        ("lanes: 2}", "lanes: 0x2}", "line 5: write 0x2 as a plain number"),
         ("{from: a, to: b}", "{from: a, to: b, share: 2}", "less than or equal to 1"),
         ("[[0, 720]]", "[]", "at least 1 item"),
         ("[[0, 720]]", "[[0, 1.0e+30]]", "less than or equal to 1000000"),
@@ -89,3 +94,17 @@ def test_a_short_horizon_sees_the_beginning_of_a_long_one():
     long = demand.draw(("a", "b"), 3600.0, 60.0, np.random.default_rng(3))
     assert np.array_equal(short, long[:, :, :10])
     assert np.array_equal(long * 60, np.rint(long * 60))
+
+
+@pytest.mark.parametrize(
+    ("phases", "words"),
+    [
+        ("[[east_0, west_1], []]", "nodes.a.signal.phases.1: list should have at least 1 item"),
+        ("[[east_0, west_1], [west_1, east_0]]", "stands twice"),
+        ("[[east_0, east_0, west_1], [north_a_in, south_a_in]]", "stands twice"),
+    ],
+)
+def test_phases_that_open_nothing_or_the_same_again_are_refused(phases, words):
+    text = (resources.files("unbroken.traffic") / "scenarios/traffic_light_control.yaml").read_text(encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=words):
+        parse_scenario(text.replace("[[east_0, west_1], [north_a_in, south_a_in]]", phases), "x.yaml")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Hashable
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from unbroken.errors import ConfigurationError
 from unbroken.traffic.classes import CAR, MOTORCYCLE, VehicleClass
@@ -24,12 +25,12 @@ Flow = Annotated[float, Field(ge=0, le=1e6, strict=True)]  # veh/h
 KMH, PER_HOUR = 1 / 3.6, 1 / 3600
 
 
-class _Duplicate(ValueError):
-    """A key that stands twice: YAML itself takes the last one without a word."""
+class _Unclear(ValueError):
+    """What YAML takes without a word for something else: the last of two equal keys, 10:30 as 630, 010 as 8."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe, and refuses keys that stand twice in one mapping."""
+    """Safe, and refuses keys that stand twice in one mapping and numbers that are not decimal."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -38,9 +39,21 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, Hashable):
                 continue  # refused below
             if key in seen:
-                raise _Duplicate(f"line {key_node.start_mark.line + 1}: {key} stands twice")
+                raise _Unclear(f"line {key_node.start_mark.line + 1}: {key} stands twice")
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+    def decimal(self, node: Any) -> Any:
+        """A number as people read it."""
+        text = self.construct_scalar(node)
+        if not re.fullmatch(r"[-+]?(0|[1-9][\d_]*)?(\.[\d_]*)?([eE][-+]?\d+)?|[-+]?\.inf|\.nan", text, re.IGNORECASE):
+            raise _Unclear(f"line {node.start_mark.line + 1}: write {text} as a plain number, or in quotes as a name")
+        whole = node.tag.endswith(":int")
+        return self.construct_yaml_int(node) if whole else self.construct_yaml_float(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.decimal)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.decimal)
 
 
 class _Part(BaseModel):
@@ -83,12 +96,22 @@ class MovementPart(_Part):
 class SignalPart(_Part):
     """A traffic light; each phase lists the links that have green."""
 
-    phases: list[list[str]]
+    phases: list[Annotated[list[str], Field(min_length=1)]]
     yellow_s: NotNegative = 3.0
     all_red_s: NotNegative = 2.0
     min_green_s: NotNegative = 7.0
     max_green_s: Positive = 75.0
     end_gain_s: NotNegative = 2.0
+
+    @field_validator("phases")
+    @classmethod
+    def _each_once(cls, phases: list[list[str]]) -> list[list[str]]:
+        sets = [frozenset(phase) for phase in phases]
+        if len(set(sets)) < len(phases) or any(
+            len(once) < len(phase) for once, phase in zip(sets, phases, strict=True)
+        ):
+            raise ValueError("a phase, or a link in a phase, stands twice")
+        return phases
 
     def value(self) -> Signal:
         phases = tuple(tuple(phase) for phase in self.phases)
@@ -235,7 +258,7 @@ def parse_scenario(text: str, source: str) -> Scenario:
     """
     try:
         content = yaml.load(text, Loader=_Loader)
-    except _Duplicate as error:
+    except _Unclear as error:
         raise ConfigurationError(f"{source}: {error}") from None
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{source}: not YAML: {' '.join(str(error).split())}") from None
