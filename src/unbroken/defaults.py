@@ -31,7 +31,7 @@ _SPEED = {
 }
 _TABLE: dict[str, dict[str, Any]] = {
     "traffic_light_control": {**_TRAFFIC, "total_timesteps": 384_000},
-    "ramp_metering": _TRAFFIC,
+    "ramp_metering": {**_TRAFFIC, "total_timesteps": 614_400},
     "adaptive_speed_control": _SPEED,
 }
 

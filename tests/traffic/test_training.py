@@ -55,6 +55,7 @@ def test_defaults_of_a_scenario_give_way_to_what_is_said(tmp_path):
     assert config["environment"]["n_envs"] == 2
     assert config["hyperparameters"]["n_steps"] == 20
     assert config["hyperparameters"]["gae_lambda"] == 1.0
+    assert config["total_timesteps"] == 480
     assert config["environment"]["normalize"]["norm_obs"] is False
 
 
@@ -68,3 +69,13 @@ def test_other_algorithms_and_other_targets_keep_their_own():
         == scenario_defaults({"target": "ramp_metering"})
         != {}
     )
+
+
+def test_a_training_of_a_scenario_has_its_own_target():
+    from unbroken.config import DEFAULT_TARGET
+    from unbroken.defaults import scenario_defaults
+
+    for name in ENVIRONMENTS:
+        own = scenario_defaults({"target": name})
+        assert own["total_timesteps"] > DEFAULT_TARGET
+        assert own["total_timesteps"] % (own["environment"]["n_envs"] * own["hyperparameters"]["n_steps"]) == 0
