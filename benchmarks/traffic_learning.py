@@ -216,8 +216,8 @@ Made by `python benchmarks/traffic_learning.py`. Scenarios and settings of the b
 began (commit {frozen}); drafts had been trained on earlier versions of the scenarios, to choose what the package begins with.
 Agents: PPO as `unbroken train SCENARIO --seed N` has it, N from 0 to 4, the best model by the training's own evaluations.
 20 held-out seeds of demand, paired. ± are half 95 % intervals (Student's t), over demand seeds and over trainings. Positive
-savings: the agent has less delay than the baseline in that row. Trainings of `ramp_metering` were first judged at 307,200 steps (four
-saved 20 to 30 %, one 1.6 %) and then went on to 614,400, which is the default since.
+savings: the agent has less delay than the baseline in that row. Trainings of `ramp_metering` were first judged at 307,200 steps
+(four saved 20 to 30 %, one 1.6 %) and then went on to 614,400, which is the default since.
 
 {machine}
 
