@@ -252,6 +252,19 @@ def test_an_action_that_is_none_is_refused():
             limits.step(wrong)
 
 
+def test_no_step_follows_the_end_of_an_episode():
+    env = RampMeteringEnv(measured=60.0)
+    env.reset(seed=0)
+    steps = 0
+    while not env.step(np.array([13]))[3]:
+        steps += 1
+    assert steps == 3
+    with pytest.raises(gymnasium.error.ResetNeeded, match="is over"):
+        env.step(np.array([13]))
+    env.reset()
+    assert not env.step(np.array([13]))[3]
+
+
 def test_a_state_is_plain_and_some_kilobytes():
     env = TrafficLightControlEnv(measured=180.0)
     env.reset(seed=0)

@@ -63,8 +63,8 @@ class TrafficEnv(gymnasium.Env[NDArray[np.float32], NDArray[Any]]):
 
     def step(self, action: NDArray[Any]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """One decision of 15 s."""
-        if not self._begun:
-            raise gymnasium.error.ResetNeeded("call reset() before step()")
+        if not self._begun or self.task.over:
+            raise gymnasium.error.ResetNeeded("the episode has not begun or is over: call reset() before step()")
         reward = self.task.decide(checked_actions(self.task.action_space, 1, np.asarray(action)[None]))
         return self.task.observe()[0], float(reward[0]), False, self.task.over, self._info()
 
