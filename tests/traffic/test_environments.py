@@ -265,6 +265,15 @@ def test_no_step_follows_the_end_of_an_episode():
     assert not env.step(np.array([13]))[3]
 
 
+def test_demand_changed_in_mid_episode_is_restored_with_what_it_is_judged_by():
+    first, second = RampMeteringEnv(measured=120.0), RampMeteringEnv(measured=120.0)
+    first.reset(seed=0)
+    first.step(np.array([5]))
+    first.task.simulation.set_demand(0, first.task.simulation.state.demand[0] * 1.5)
+    second.set_state(first.get_state())
+    assert first.step(np.array([5]))[1] == second.step(np.array([5]))[1]
+
+
 def test_a_state_is_plain_and_some_kilobytes():
     env = TrafficLightControlEnv(measured=180.0)
     env.reset(seed=0)

@@ -52,6 +52,8 @@ def test_units_in_keys_are_converted():
         ("lanes: 2}", "lanes: 2, lanes: 3}", "line 5: lanes stands twice"),
         ("lanes: 2}", "lanes: 1:30}", "line 5: write 1:30 as a plain number"),
         ("lanes: 2}", "lanes: 010}", "line 5: write 010 as a plain number"),
+        ("lanes: 2}", 'lanes: !!int ""}', "line 5: '' is no number"),
+        ("lanes: 2}", "lanes: !!int 1.5}", "line 5: '1.5' is no number"),
         ("lanes: 2}", "lanes: 0x2}", "line 5: write 0x2 as a plain number"),
         ("{from: a, to: b}", "{from: a, to: b, share: 2}", "less than or equal to 1"),
         ("[[0, 720]]", "[]", "at least 1 item"),

@@ -49,7 +49,10 @@ class _Loader(yaml.SafeLoader):
         if not re.fullmatch(r"[-+]?(0|[1-9][\d_]*)?(\.[\d_]*)?([eE][-+]?\d+)?|[-+]?\.inf|\.nan", text, re.IGNORECASE):
             raise _Unclear(f"line {node.start_mark.line + 1}: write {text} as a plain number, or in quotes as a name")
         whole = node.tag.endswith(":int")
-        return self.construct_yaml_int(node) if whole else self.construct_yaml_float(node)
+        try:
+            return self.construct_yaml_int(node) if whole else self.construct_yaml_float(node)
+        except (ValueError, IndexError):
+            raise _Unclear(f"line {node.start_mark.line + 1}: {text!r} is no number") from None
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.decimal)

@@ -67,8 +67,11 @@ class Task(ABC):
         vehicles x 15 s), origin queues included, less `penalty`. What is subtracted depends on arrivals alone: it changes no
         comparison of actions and takes most of the noise of Poisson arrivals out of their returns.
         """
+        made = self.decisions_made()
+        if not 0 <= made < self.n_decisions:
+            raise ConfigurationError("the episode has not begun or is over: begin a new one")
         penalty = self.apply(actions)
-        free = self._free[:, self.decisions_made()]
+        free = self._free[:, made]
         self.simulation.advance(DECISION)
         spent = self.simulation.time_spent().sum(axis=1)
         reward = -(spent - self._spent - free) / (self.reference_vehicles * DECISION) - penalty
@@ -87,13 +90,14 @@ class Task(ABC):
 
     def get_state(self) -> dict[str, Any]:
         """Everything that changes, as arrays of its own."""
-        return {"simulation": self.simulation.get_state(), "spent": self._spent.copy(), **self._own_state()}
+        own = {"spent": self._spent.copy(), "free": self._free.copy(), **self._own_state()}
+        return {"simulation": self.simulation.get_state(), **own}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Take over what `get_state` of the same task gave."""
         self.simulation.set_state(state["simulation"])
         self._spent = np.array(state["spent"], dtype=np.float64)
-        self._free = self._free_time_spent()
+        self._free = np.array(state["free"], dtype=np.float64)
         self._set_own_state(state)
 
     def _free_time_spent(self) -> Floats:
