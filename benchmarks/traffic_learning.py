@@ -16,7 +16,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,12 +86,10 @@ def under_agent(model: Any) -> Callable[[Task], None]:
     return act
 
 
-def train(name: str, seed: int, runs: Path) -> float:
-    """Train, or go on; returns the seconds of this call."""
-    began = time.perf_counter()
+def train(name: str, seed: int, runs: Path) -> None:
+    """Train, or go on."""
     command = [sys.executable, "-m", "unbroken", "train", name, "--seed", str(seed), "--runs-dir", str(runs)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    return time.perf_counter() - began
 
 
 def learnt(name: str, runs: Path, new: bool) -> Learnt:
@@ -181,9 +178,8 @@ def entrance_meter(scenario: Scenario, share: float, capacity: float) -> Floats:
     simulation, waited = Simulation(scenario.network, len(HELD_OUT)), np.zeros(len(HELD_OUT))
     for b, seed in enumerate(HELD_OUT):
         drawn = scenario.draw_demand(np.random.default_rng(seed))
-        flows = np.concatenate(
-            [drawn, np.zeros((*drawn.shape[:2], 15))], axis=2
-        )  # the last minute would go on for ever
+        # Empty minutes for what is still held: the last one of a demand goes on for ever
+        flows = np.concatenate([drawn, np.zeros((*drawn.shape[:2], 15))], axis=2)
         held = np.zeros(2)
         for minute in range(flows.shape[2]):
             there = flows[:, origin, minute] * 60.0 + held

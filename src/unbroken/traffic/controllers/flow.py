@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -59,7 +60,7 @@ class Alinea:
         simulation.set_rates(np.where(full, HIGHEST_RATE, self._rates) / 3600)
 
 
-class _Limits:
+class _Limits(ABC):
     """Limits of zones: go towards what is wanted by at most 10 km/h every 15 s, within 30 to 60 km/h."""
 
     def __init__(self, zones: Sequence[Sequence[str]], watched: Detectors) -> None:
@@ -78,9 +79,9 @@ class _Limits:
             for link in links:
                 simulation.set_limit(link, self._limits[:, zone] / 3.6)
 
+    @abstractmethod
     def _wanted(self, occupancy: Floats) -> Floats:
         """Limits in km/h, (B, zones) or (B, 1), for what the detectors see, (B, regions)."""
-        raise NotImplementedError
 
 
 def _last_zones(scenario: Scenario, n_zones: int) -> list[tuple[str, ...]]:
