@@ -29,6 +29,7 @@ FAMILIES = {
     "Humanoid": "MuJoCo",
     "Atari": "Breakout, sticky actions, AtariWrapper, four frames",
     "SUMO": "sumo-rl's single intersection, libsumo",
+    "traffic": "signals and speed limits of unbroken.traffic, whole episodes of 600 s",
 }
 # these stand in for a family that has a row of its own
 SHOWN_IN_PART = ("BipedalWalker", "Humanoid")

@@ -178,4 +178,6 @@ def _algorithm_hint(reason: str, venv: VecEnv) -> str:
         return ""
     if isinstance(venv.action_space, spaces.Box):
         return " (for continuous actions try ppo, sac, td3 or tqc)"
+    if isinstance(venv.action_space, spaces.MultiDiscrete):
+        return " (for several discrete actions at once try ppo, a2c or maskable_ppo)"
     return " (for discrete actions try ppo, dqn or qrdqn)" if isinstance(venv.action_space, spaces.Discrete) else ""

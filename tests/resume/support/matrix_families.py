@@ -1,4 +1,7 @@
-"""Real environments for the matrix, one or two of each family, with short episodes; they know nothing of unbroken."""
+"""Real environments for the matrix, one or two of each family, with short episodes; they know nothing of unbroken.
+
+But the traffic scenarios, which are a part of it that knows nothing of training.
+"""
 
 import importlib.util
 import os
@@ -84,6 +87,14 @@ def sumo(continuous):
     )
 
 
+def traffic(continuous):
+    from unbroken.traffic import environments
+
+    if continuous:
+        return environments.AdaptiveSpeedControlEnv(measured=600.0)
+    return environments.TrafficLightControlEnv(measured=600.0)
+
+
 FAMILIES = {
     "classic control": classic_control,
     "Box2D": box2d,
@@ -92,6 +103,7 @@ FAMILIES = {
     "Humanoid": humanoid,
     "Atari": atari,
     "SUMO": sumo,
+    "traffic": traffic,
 }
 
 
