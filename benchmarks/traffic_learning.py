@@ -35,7 +35,7 @@ from unbroken.traffic.tasks.base import Task, checked_actions
 
 Floats = NDArray[np.float64]
 # Commits of the scenario and of its baselines' settings
-FROZEN = {"traffic_light_control": "7af09d1", "ramp_metering": "7af09d1", "adaptive_speed_control": "LATER"}
+FROZEN = {"traffic_light_control": "7af09d1", "ramp_metering": "7af09d1", "adaptive_speed_control": "1f458ac"}
 ENVIRONMENTS: dict[str, type[TrafficEnv]] = {
     "traffic_light_control": TrafficLightControlEnv,
     "ramp_metering": RampMeteringEnv,

@@ -9,6 +9,8 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from unbroken.config import DEFAULT_TARGET
+
 # lambda = 1 and whole episodes in each rollout: decision 0014 says what happens otherwise
 _TRAFFIC: dict[str, Any] = {
     "environment": {"n_envs": 32, "normalize": {"norm_obs": False, "norm_reward": True, "gamma": 0.97}},
@@ -55,3 +57,8 @@ def scenario_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     """Configuration keys to lay under those of a new run of PPO on one of our scenarios; nothing for any other."""
     name = str(values.get("target", "")).removeprefix("unbroken/").removesuffix("-v0")
     return copy.deepcopy(_TABLE.get(name, {})) if values.get("algo", "ppo") == "ppo" else {}
+
+
+def default_target(values: Mapping[str, Any]) -> int:
+    """Steps to train to where the user names none: those of our scenario, or of any other target."""
+    return int(scenario_defaults(values).get("total_timesteps", DEFAULT_TARGET))

@@ -8,8 +8,8 @@ from typing import Any
 
 from unbroken import logs
 from unbroken.compatibility import Verdict, effective_changes, require_compatible
-from unbroken.config import DEFAULT_TARGET, RunConfig, build_config, merged
-from unbroken.defaults import scenario_defaults
+from unbroken.config import RunConfig, build_config, merged
+from unbroken.defaults import default_target, scenario_defaults
 from unbroken.errors import DamagedFile, NotFound, UsageError
 from unbroken.fingerprint import source_digest
 from unbroken.folder import METADATA, RunFolder
@@ -137,7 +137,8 @@ def resolve(request: TrainRequest, folder: RunFolder) -> Resolved:
 
 def _afresh(request: TrainRequest, folder: RunFolder) -> Resolved:
     """A new training, or the rest of the one that an earlier start of this same command began."""
-    values = {**begun_with(request, folder), "total_timesteps": _target(request, {}, 0)}
+    values = begun_with(request, folder)
+    values["total_timesteps"] = _target(request, values, {}, 0)
     config = build_config(values)
     if _is_under_way(folder, config):
         logs.checkpoint(
@@ -176,7 +177,7 @@ def _onward(request: TrainRequest, folder: RunFolder) -> Resolved:
     # the checkpoint carries the configuration too: a lost run.yaml loses nothing
     before = stored.get("config") or manifest.get("config") or scenario_defaults(request.values)
     values = merged(before, request.values)
-    values["total_timesteps"] = _target(request, stored, record.step if record else 0)
+    values["total_timesteps"] = _target(request, values, stored, record.step if record else 0)
     config = build_config(values)
     lineage = list(manifest.get("lineage") or [])
     if record is not None:
@@ -239,9 +240,9 @@ def _say_missing_metadata(folder: RunFolder, stored: dict[str, Any], manifest: d
         logs.warn_checkpoint(f"{METADATA} is missing or cannot be read; the checkpoint's own copy is used")
 
 
-def _target(request: TrainRequest, stored: dict[str, Any], step: int) -> int:
+def _target(request: TrainRequest, values: dict[str, Any], stored: dict[str, Any], step: int) -> int:
     if request.more is None:
-        return request.target_timesteps() or DEFAULT_TARGET
+        return request.target_timesteps() or default_target(values)
     promised = stored.get("more")
     if promised and promised["add"] == request.more and (step < promised["target"] or not promised.get("done")):
         return int(promised["target"])

@@ -59,6 +59,17 @@ def test_defaults_of_a_scenario_give_way_to_what_is_said(tmp_path):
     assert config["environment"]["normalize"]["norm_obs"] is False
 
 
+def test_without_steps_a_scenario_trains_to_its_own_target_also_when_it_goes_on(tmp_path):
+    name = "ramp_metering"
+    folder = tmp_path / f"runs/{name}-ppo-seed0"
+    for checkpoint in (160, 320):
+        with TrainingProcess(["-m", "unbroken", "train", name, *SMALL], folder=tmp_path) as training:
+            assert training.wait_for(f"checkpoint_{checkpoint}_steps.zip", 300)
+            training.kill()
+        stored = yaml.safe_load((folder / "run.yaml").read_text())
+        assert stored["config"]["total_timesteps"] == 614_400
+
+
 def test_other_algorithms_and_other_targets_keep_their_own():
     from unbroken.defaults import scenario_defaults
 
