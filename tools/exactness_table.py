@@ -37,7 +37,8 @@ ABOUT = """\
 Every cell below is a test that has been run. A cell trains three or more times, each time in a fresh interpreter:
 `unbroken train` is killed with SIGKILL inside an environment's step, in mid-rollout and mid-episode, after at least one
 checkpoint; the same command is run again until its target is reached; and a plain Stable-Baselines3 script that never
-imports this package trains undisturbed. "exact" means that these are the same, bit for bit:
+imports this package (but for the traffic environments, where it trains in them) trains undisturbed. "exact" means that these
+are the same, bit for bit:
 
 - at the end of every `learn()`: weights, target networks, optimizers, entropy coefficient, gSDE matrices, action noise, every
   row of replay and rollout buffers, counters, exploration rate, last observations and LSTM states, episode statistics,

@@ -1,4 +1,4 @@
-"""The undisturbed twin of a cell: an ordinary Stable-Baselines3 script that never heard of unbroken.
+"""The undisturbed twin of a cell: an ordinary Stable-Baselines3 script that never heard of unbroken's training.
 
 `python reference.py spec.json` trains, leaves logs and the state at the end of every `learn()`, and then loads the
 checkpoints of the other side with plain `Algorithm.load`, to compare their weights with its own.
