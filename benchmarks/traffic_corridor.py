@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,25 +26,13 @@ OPENS = SIGNAL.clearance  # s after the decision for green
 CLOSES = GREEN_DECISIONS * DECISION + SIGNAL.end_gain
 
 
-class Grid(NamedTuple):
-    """Length of a cell in m and of a step in s."""
-
-    cell: float = 25.0
-    step: float = 0.6
-
-
-DEFAULT = Grid()
-FINE = Grid(2.5, 0.06)  # what delays are judged against
-COARSE = Grid(LENGTH / 15, 0.75)
-
-
 def offset(node: int) -> float:
     """s by which a node's cycle is late: half a cycle at every other node, about the travel time."""
     return 30.0 * (node % 2)
 
 
-def network(*, cross: bool = False, lights: bool = True, links: int = LINKS, grid: Grid = DEFAULT) -> RoadNetwork:
-    """The corridor, on the default grid unless told otherwise."""
+def network(*, cross: bool = False, lights: bool = True, links: int = LINKS, refine: int = 1) -> RoadNetwork:
+    """The corridor; `refine` times finer than the default grid of 25 m and 0.6 s."""
     roads = {f"main{i}": Link(LENGTH) for i in range(links)}
     nodes, origins, sinks = {}, ["main0"], {f"main{links - 1}": math.inf}
     for i in range(links - 1):
@@ -58,10 +45,10 @@ def network(*, cross: bool = False, lights: bool = True, links: int = LINKS, gri
             sinks[f"out{i}"] = math.inf
             other = (f"in{i}",)
         nodes[f"node{i}"] = Node(tuple(movements), signal=Signal(((f"main{i}",), other)) if lights else None)
-    return RoadNetwork(roads, nodes, tuple(origins), sinks, cell=grid.cell, step=grid.step)
+    return RoadNetwork(roads, nodes, tuple(origins), sinks, cell=25.0 / refine, step=0.6 / refine)
 
 
-def simulation(batch: int = 1, flow: float = FLOW, **options: bool | int | Grid) -> Simulation:
+def simulation(batch: int = 1, flow: float = FLOW, **options: bool | int) -> Simulation:
     """The corridor with constant demand, empty at time 0."""
     made = Simulation(network(**options), batch)  # type: ignore[arg-type]
     demand = np.zeros((2, len(made.network.origins), 1))
@@ -103,9 +90,9 @@ def run(made: Simulation, seconds: float) -> None:
         decide(made, seen)
 
 
-def travel_time(*, lights: bool, warm: float, span: float, grid: Grid = DEFAULT, links: int = LINKS) -> float:
+def travel_time(*, lights: bool, warm: float, span: float, refine: int = 1, links: int = LINKS) -> float:
     """Mean travel time in s at constant demand, waiting to enter included: vehicles present over flow (Little's law)."""
-    made = simulation(lights=lights, grid=grid, links=links)
+    made = simulation(lights=lights, refine=refine, links=links)
     run(made, warm)
     before = _time_spent(made)
     run(made, span)

@@ -5,8 +5,7 @@
 10 km, 20 links of 500 m, default grid (25 m, 0.6 s), fixed-time signals at the 19 inner nodes, 800 cars per hour, warm. A decision
 requests phases, advances 15 s and observes occupancy, speed and queue of every link; the peers make the same decisions. Times are
 CPU seconds of one core, medians; peers run in processes of their own, in turns with ours. Delays are measured in the same run:
-each simulator's error is against itself on a finer grid, step or platoon. Ours also runs on cells of 33 m and steps of 0.75 s: the
-comparison is at equal or better delay error.
+each simulator's error is against itself on a finer grid, step or platoon.
 """
 
 from __future__ import annotations
@@ -22,23 +21,7 @@ from typing import Any
 
 import numpy as np
 from machine import Target, arguments, describe_machine, finish, machine_line, median, paired_ratio, table
-from traffic_corridor import (
-    CLOSES,
-    COARSE,
-    CYCLE,
-    DECISION,
-    DEFAULT,
-    FINE,
-    FLOW,
-    LENGTH,
-    LINKS,
-    OPENS,
-    Grid,
-    offset,
-    run,
-    simulation,
-    travel_time,
-)
+from traffic_corridor import CLOSES, CYCLE, DECISION, FLOW, LENGTH, LINKS, OPENS, offset, run, simulation, travel_time
 from traffic_peers import Engine, Scene, ask, missing
 
 SPAN = 600.0
@@ -90,15 +73,13 @@ def start_seconds() -> float:
 
 
 def in_turns(rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of 600 simulated seconds: one copy on each grid, one of 64 copies, and each peer, in turns."""
-    single, coarse, batch = simulation(), simulation(grid=COARSE), simulation(64)
+    """CPU seconds of 600 simulated seconds: one copy, one of 64 copies, and each peer, in turns."""
+    single, batch = simulation(), simulation(64)
     run(single, WARM)
-    run(coarse, WARM)
     run(batch, 300.0)
-    seconds: dict[str, list[float]] = {"one": [], "coarse": [], "of 64": [], **{peer.name: [] for peer in PEERS}}
+    seconds: dict[str, list[float]] = {"one": [], "of 64": [], **{peer.name: [] for peer in PEERS}}
     for _ in range(rounds):
         seconds["one"].append(median([cpu_seconds(single) for _ in range(5)]))
-        seconds["coarse"].append(median([cpu_seconds(coarse) for _ in range(5)]))
         seconds["of 64"].append(cpu_seconds(batch, 300.0) / 64 * SPAN / 300.0)
         for peer in PEERS:
             seconds[peer.name].append(float(ask(peer.package, SCENE, peer.engine)["seconds"]))
@@ -113,16 +94,15 @@ def delay(package: str, engine: Engine, span: float) -> float:
     )
 
 
-def our_delay(grid: Grid, span: float) -> float:
-    """Ours, on a grid."""
-    times = [travel_time(lights=lights, warm=1800.0, span=span, grid=grid) for lights in (True, False)]
+def our_delay(refine: int, span: float) -> float:
+    """Ours, on a grid `refine` times finer."""
+    times = [travel_time(lights=lights, warm=1800.0, span=span, refine=refine) for lights in (True, False)]
     return times[0] - times[1]
 
 
 def delays(span: float) -> dict[str, tuple[float, float]]:
     """Delay and its reference of every simulator, s."""
-    fine = our_delay(FINE, span)
-    found = {"ours": (our_delay(DEFAULT, span), fine), "ours, cells of 33 m": (our_delay(COARSE, span), fine)}
+    found = {"ours": (our_delay(1, span), our_delay(10, span))}
     for peer in PEERS:
         found[peer.name] = (delay(peer.package, peer.engine, span), delay(peer.package, peer.fine, span))
     return found
@@ -164,15 +144,8 @@ def targets(
     ]
     for peer in PEERS:
         if peer.times is not None:
-            ratio = paired_ratio(seconds["coarse"], seconds[peer.name])
-            kept.append(Target(f"ours (33 m) over {peer.name}, CPU time ({peer.aim})", ratio, round(1 / peer.times, 4)))
-            kept.append(
-                Target(
-                    f"delay error, ours (33 m) less {peer.name}, %",
-                    errors["ours, cells of 33 m"] - errors[peer.name],
-                    0.0,
-                )
-            )
+            ratio = paired_ratio(seconds["one"], seconds[peer.name])
+            kept.append(Target(f"ours over {peer.name}, CPU time ({peer.aim})", ratio, round(1 / peer.times, 4)))
     kept += [
         Target(
             f"exponent of time over {name}", exponent([float(n) for n in grown[name]], list(grown[name].values())), 1.1
@@ -181,6 +154,7 @@ def targets(
     ]
     by_demand = list(grown["cars per hour"].values())
     kept.append(Target("slowest over fastest demand", max(by_demand) / min(by_demand), 1.25))
+    kept.append(Target("delay error, ours less UXsim's, %", errors["ours"] - errors[PEERS[1].name], 0.0))
     return kept
 
 
@@ -188,12 +162,11 @@ def speed_table(seconds: dict[str, list[float]]) -> str:
     """Decisions and simulated seconds per CPU second."""
     rows = []
     for name, values in seconds.items():
-        own = {"one": "ours, one copy", "coarse": "ours, one copy, cells of 33 m", "of 64": "ours, a copy of 64"}.get(
-            name
-        )
-        slower = ["" if own else f"{1 / paired_ratio(seconds[grid], values):.1f}" for grid in ("one", "coarse")]
-        rows.append([own or name, f"{SPAN / DECISION / median(values):,.0f}", f"{SPAN / median(values):,.0f}", *slower])
-    return table(("10 km, 20 links", "decisions/s", "simulated s/s", "ours is faster by", "on 33 m by"), rows)
+        own = name in ("one", "of 64")
+        title = {"one": "ours, one copy", "of 64": "ours, a copy of 64"}.get(name, name)
+        slower = "" if own else f"{1 / paired_ratio(seconds['one'], values):.1f}"
+        rows.append([title, f"{SPAN / DECISION / median(values):,.0f}", f"{SPAN / median(values):,.0f}", slower])
+    return table(("10 km, 20 links", "decisions/s", "simulated s/s", "times ours is faster"), rows)
 
 
 def main() -> int:

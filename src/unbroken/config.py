@@ -137,15 +137,7 @@ class RunConfig(_Section):
     @field_validator("algo", mode="before")
     @classmethod
     def _usual_spellings(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        name = value.lower().replace("-", "_")
-        return {
-            "recurrentppo": "recurrent_ppo",
-            "maskableppo": "maskable_ppo",
-            "qr_dqn": "qrdqn",
-            "ppotorch": "ppo_torch",
-        }.get(name, name)
+        return usual_algorithm(value)
 
     def model_post_init(self, context: Any, /) -> None:
         """The scenario defaults to the target as typed."""
@@ -215,6 +207,19 @@ def _hint(place: str, guess: list[str]) -> str:
     if place in TYPICAL_HYPERPARAMETERS or (not guess and "." not in place):
         return f"; a hyper-parameter is given as 'hyperparameters.{place}'"
     return f"; did you mean {guess[0]!r}?" if guess else ""
+
+
+def usual_algorithm(value: Any) -> Any:
+    """An algorithm's name as the schema has it, for the spellings that users bring; what is no text stays as it is."""
+    if not isinstance(value, str):
+        return value
+    name = value.lower().replace("-", "_")
+    return {
+        "recurrentppo": "recurrent_ppo",
+        "maskableppo": "maskable_ppo",
+        "qr_dqn": "qrdqn",
+        "ppotorch": "ppo_torch",
+    }.get(name, name)
 
 
 def configuration_keys() -> list[str]:

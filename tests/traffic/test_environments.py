@@ -25,14 +25,7 @@ def with_greens(shortest, longest):
     return dataclasses.replace(scenario, network=dataclasses.replace(scenario.network, nodes=nodes))
 
 
-class SpeedByFlow(AdaptiveSpeedControlEnv):
-    """Speed limits by the flow that zones let out."""
-
-    def __init__(self, **options):
-        super().__init__(**options, actions="flow")
-
-
-CLASSES = (TrafficLightControlEnv, RampMeteringEnv, AdaptiveSpeedControlEnv, SpeedByFlow)
+CLASSES = (TrafficLightControlEnv, RampMeteringEnv, AdaptiveSpeedControlEnv)
 
 
 def drawn(rng, space, *shape):
@@ -87,8 +80,7 @@ def test_an_episode_is_240_decisions_and_its_rewards_are_the_time_spent(env_clas
     assert info["time"] == pytest.approx(4500.0)
     spent = info["time_spent"] - before["time_spent"]
     bound = -(spent - free) / (env.task.reference_vehicles * 15.0)
-    limits = 240 * 4 * 0.001
-    extra = {TrafficLightControlEnv: 0.0, RampMeteringEnv: np.inf}.get(env_class, limits)
+    extra = {TrafficLightControlEnv: 0.0, RampMeteringEnv: np.inf, AdaptiveSpeedControlEnv: 240 * 4 * 0.001}[env_class]
     assert bound - extra - 0.01 <= rewards <= bound + 0.01  # both count seconds in their own steps
     assert env.task.simulation.imbalance() < 1e-9
 
@@ -196,38 +188,6 @@ def test_limits_change_by_ten_kilometres_an_hour_at_most():
     assert env.action_masks().shape == (0,)
 
 
-def test_asked_for_a_flow_zones_let_out_about_that_flow():
-    """At the peak, 0.92 of the bottleneck's capacity leaves every zone while more arrives; the first one gets raw arrivals."""
-    env = AdaptiveSpeedControlEnv(actions="flow")
-    env.reset(seed=3)
-    simulation = env.task.simulation
-    asked = (
-        0.92 * 7.143 * 2063 / 3600
-    )  # m of vehicles per second: a lane of cars alone passes 2,063 per hour in equilibrium
-    ends = [simulation.layout.slots(links[-1]).stop for links in env.scenario.zones.values()]
-    lengths = np.array([c.length for c in simulation.network.classes])
-    limits = [np.full(4, 60.0)]
-    for k in range(60):
-        if k == 44:
-            before = simulation.state.passed[0][:, ends].copy()
-        env.step(np.zeros(1, dtype=np.float32))
-        limits.append(3.6 * np.array([simulation.state.limit[0, end - 1] for end in ends]))
-    passed = 2 * lengths @ (simulation.state.passed[0][:, ends] - before) / (16 * 15.0)
-    assert passed[0] == pytest.approx(asked, rel=0.1)
-    assert passed[1:] == pytest.approx(asked, rel=0.05)
-    assert np.abs(np.diff(limits, axis=0)).max() <= 10.0 + 1e-9
-    assert np.min(limits) >= 30.0 - 1e-9
-    assert np.min(limits) < 50.0
-
-
-def test_asked_for_the_highest_flow_a_free_road_keeps_the_highest_limit():
-    env = AdaptiveSpeedControlEnv(actions="flow", measured=180.0)
-    env.reset(seed=0)
-    for _ in range(6):
-        observation = env.step(np.ones(1, dtype=np.float32))[0]
-    assert (observation[-5:-1] == 1.0).all()
-
-
 def test_blocking_the_entry_does_not_pay():
     """A reward that forgets origin queues would be best where nobody gets in."""
     returns = {}
@@ -271,7 +231,6 @@ def test_pictures_have_the_same_size_at_all_times():
             "is for control of signals, this environment is for ramp",
         ),
         (lambda: AdaptiveSpeedControlEnv(scenario="ramp_metering"), "is for control of ramp"),
-        (lambda: AdaptiveSpeedControlEnv(actions="speeds"), "actions must be"),
     ],
 )
 def test_mistakes_are_named(make, words):

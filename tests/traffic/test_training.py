@@ -59,15 +59,22 @@ def test_defaults_of_a_scenario_give_way_to_what_is_said(tmp_path):
     assert config["environment"]["normalize"]["norm_obs"] is False
 
 
-def test_without_steps_a_scenario_trains_to_its_own_target_also_when_it_goes_on(tmp_path):
+def test_without_steps_a_scenario_trains_to_the_target_it_began_with(tmp_path):
     name = "ramp_metering"
-    folder = tmp_path / f"runs/{name}-ppo-seed0"
-    for checkpoint in (160, 320):
+    stored = tmp_path / f"runs/{name}-ppo-seed0/run.yaml"
+
+    def begin_and_kill(step):
         with TrainingProcess(["-m", "unbroken", "train", name, *SMALL], folder=tmp_path) as training:
-            assert training.wait_for(f"checkpoint_{checkpoint}_steps.zip", 300)
+            assert training.wait_for(f"checkpoint_{step}_steps.zip", 300)
             training.kill()
-        stored = yaml.safe_load((folder / "run.yaml").read_text())
-        assert stored["config"]["total_timesteps"] == 614_400
+        return yaml.safe_load(stored.read_text())
+
+    begin_and_kill(160)
+    found = begin_and_kill(320)
+    assert found["config"]["total_timesteps"] == 614_400
+    del found["default_target"]  # as of a run begun when scenarios had none of their own
+    stored.write_text(yaml.safe_dump(found))
+    assert begin_and_kill(480)["config"]["total_timesteps"] == 100_000
 
 
 def test_other_algorithms_and_other_targets_keep_their_own():
@@ -78,6 +85,7 @@ def test_other_algorithms_and_other_targets_keep_their_own():
     assert (
         scenario_defaults({"target": "unbroken/ramp_metering-v0"})
         == scenario_defaults({"target": "ramp_metering"})
+        == scenario_defaults({"target": "ramp_metering", "algo": "PPO"})
         != {}
     )
 

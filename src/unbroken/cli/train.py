@@ -31,7 +31,11 @@ def train(
         Option(help="ppo, a2c, dqn, sac, td3, ddpg, recurrent_ppo, maskable_ppo, tqc, qrdqn, crossq, trpo, ppo-torch."),
     ] = None,
     steps: Annotated[
-        int | None, Option(parser=integer, help="Target in total environment steps, never 'more' (default 100,000).")
+        int | None,
+        Option(
+            parser=integer,
+            help="Target in total environment steps, never 'more' (default 100,000; our traffic scenarios: their own).",
+        ),
     ] = None,
     more: Annotated[int | None, Option(parser=integer, help="Add this many steps to what the run has now.")] = None,
     quick: Annotated[

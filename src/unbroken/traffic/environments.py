@@ -14,7 +14,7 @@ from unbroken.traffic.scenario import Scenario, load_scenario
 from unbroken.traffic.tasks.base import Task, checked_actions
 from unbroken.traffic.tasks.ramp import RampTask
 from unbroken.traffic.tasks.signals import SignalTask
-from unbroken.traffic.tasks.speed import Actions, SpeedTask
+from unbroken.traffic.tasks.speed import SpeedTask
 
 QUICK, FULL = 600.0, 3600.0  # s, horizons of comparisons
 TRAINING = 3600.0  # s, one length for every training
@@ -47,14 +47,10 @@ class TrafficEnv(gymnasium.Env[NDArray[np.float32], NDArray[Any]]):
         chosen = self.default_scenario if scenario is None else scenario
         self.scenario = chosen if isinstance(chosen, Scenario) else load_scenario(chosen)
         self.render_mode = render_mode
-        self.task = self.make_task(1, measured, drain)
+        self.task = self.task_class(self.scenario, 1, measured, drain)
         self.observation_space = spaces.Box(0.0, 1.0, (self.task.n_observations,), np.float32)
         self.action_space = self.task.action_space
         self._begun = False
-
-    def make_task(self, batch: int = 1, measured: float | None = None, drain: float = 0.0) -> Task:
-        """The task of this environment for a batch of episodes, with other lengths (s) where given."""
-        return self.task_class(self.scenario, batch, measured, drain)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -194,14 +190,8 @@ class AdaptiveSpeedControlEnv(TrafficEnv):
     (`scenarios/adaptive_speed_control.yaml`; any scenario with `zones` works).
 
     ## Action space
-    `Box(-1, 1)`. Limits change by at most 10 km/h and stay between 30 and 60 km/h; they are continuous because steps of 10 km/h
-    cannot hold a flow just below capacity. `action_masks()` is empty.
-
-    - `actions="limits"`: one number for each zone, the change of its limit, from -10 to 10 km/h.
-    - `actions="flow"`: one number, the flow that zones shall let out, from 0.8 to 1.04 of the capacity of the narrowest link
-      downstream of each (of cars alone, in equilibrium; in metres of vehicles per second). The limit of each zone goes towards the
-      speed at which the density of its last 150 m passes that flow: the cascade of mainstream traffic flow control (Carlson,
-      Papamichail, Papageorgiou 2011). `unbroken train` takes these.
+    `Box(-1, 1)`, one number for each zone: the change of its limit, from -10 to 10 km/h; limits stay between 30 and 60 km/h. They
+    are continuous because steps of 10 km/h cannot hold a flow just below capacity. `action_masks()` is empty.
 
     ## Observation space
     `Box(0, 1)`, float32. With D sections of 250 m on all links, Z zones:
@@ -225,18 +215,3 @@ class AdaptiveSpeedControlEnv(TrafficEnv):
 
     task_class = SpeedTask
     default_scenario = "adaptive_speed_control"
-
-    def __init__(
-        self,
-        scenario: Scenario | str | None = None,
-        measured: float = TRAINING,
-        drain: float = 0.0,
-        render_mode: str | None = None,
-        actions: Actions = "limits",
-    ) -> None:
-        self.actions = actions
-        super().__init__(scenario, measured, drain, render_mode)
-
-    def make_task(self, batch: int = 1, measured: float | None = None, drain: float = 0.0) -> Task:
-        """With this environment's kind of actions."""
-        return SpeedTask(self.scenario, batch, measured, drain, self.actions)

@@ -24,7 +24,9 @@ class BatchedVecEnv(VecEnv):
 
     def __init__(self, env_class: type[TrafficEnv], n_envs: int, **kwargs: Any) -> None:
         self.env = env_class(**kwargs)
-        self.task = self.env.make_task(n_envs, self.env.task.horizon.measured, self.env.task.horizon.drain)
+        self.task = env_class.task_class(
+            self.env.scenario, n_envs, self.env.task.horizon.measured, self.env.task.horizon.drain
+        )
         self._generators = [np.random.default_rng(seed) for seed in np.random.SeedSequence().spawn(n_envs)]
         self._returns = np.zeros(n_envs)
         self._begun = False

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from unbroken.errors import ConfigurationError
 from unbroken.traffic.controllers.base import is_due
@@ -138,20 +138,11 @@ class HoldingLimits(_Limits):
     """
 
     def __init__(self, scenario: Scenario, flow: float = 3.9) -> None:
-        super().__init__(list(scenario.zones.values()), zone_ends(scenario))
+        zones = list(scenario.zones.values())
+        lengths = {name: link.length for name, link in scenario.network.links.items()}
+        ends = [Region(links[-1], lengths[links[-1]] - ZONE_END, lengths[links[-1]]) for links in zones]
+        super().__init__(zones, Detectors(Layout(scenario.network), ends))
         self._flow = flow
 
     def _wanted(self, occupancy: Floats) -> Floats:
-        return limits_to_pass(self._flow, occupancy, self._watched.lanes)
-
-
-def zone_ends(scenario: Scenario) -> Detectors:
-    """Detectors of the last 150 m of every zone."""
-    lengths = {name: link.length for name, link in scenario.network.links.items()}
-    last = [links[-1] for links in scenario.zones.values()]
-    return Detectors(Layout(scenario.network), [Region(link, lengths[link] - ZONE_END, lengths[link]) for link in last])
-
-
-def limits_to_pass(flow: ArrayLike, occupancy: Floats, lanes: Floats) -> Floats:
-    """km/h at which traffic of that occupancy on so many lanes passes `flow` metres of vehicles per second, shape (B, zones)."""
-    return np.asarray(3.6 * np.asarray(flow) / np.maximum(occupancy * lanes, 1e-6))
+        return np.asarray(3.6 * self._flow / np.maximum(occupancy * self._watched.lanes, 1e-6))

@@ -20,7 +20,7 @@ from unbroken.traffic.playing import play
 from unbroken.traffic.scenario import Scenario, load_scenario
 
 SEEDS = tuple(range(5000, 5008))  # comparisons use seeds below 5000
-MORE_SEEDS = {"holding": tuple(range(5000, 5032))}  # its best flow lies near a cliff that eight seeds do not show
+SEEDS_OF = {"holding": tuple(range(5000, 5032))}  # its best flow lies near a cliff that eight seeds do not show
 GRIDS: dict[str, dict[str, list[Any]]] = {
     "webster": {"offset_speed_kmh": [None, 25.0, 30.0, 35.0, 40.0, 45.0, 50.0]},
     "actuated": {"gap": [0.1, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55]},
@@ -46,7 +46,7 @@ class Tried:
 
 def tune(scenario: Scenario, controller: str, seeds: tuple[int, ...] | None = None) -> list[Tried]:
     """All settings of a controller's grid, best first; settings of the file that the grid does not name stay."""
-    seeds = MORE_SEEDS.get(controller, SEEDS) if seeds is None else seeds
+    seeds = SEEDS_OF.get(controller, SEEDS) if seeds is None else seeds
     return sorted(
         (_tried(scenario, controller, settings, seeds) for settings in _grid(controller)), key=lambda tried: tried.delay
     )
