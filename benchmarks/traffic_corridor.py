@@ -48,12 +48,12 @@ def network(*, cross: bool = False, lights: bool = True, links: int = LINKS, ref
     return RoadNetwork(roads, nodes, tuple(origins), sinks, cell=25.0 / refine, step=0.6 / refine)
 
 
-def simulation(batch: int = 1, flow: float = FLOW, **options: bool | int) -> Simulation:
-    """The corridor with constant demand, empty at time 0."""
+def simulation(batch: int = 1, flow: float = FLOW, motorcycles: float = 0.0, **options: bool | int) -> Simulation:
+    """The corridor with constant demand, empty at time 0; `motorcycles` is their share of the vehicles that enter the corridor."""
     made = Simulation(network(**options), batch)  # type: ignore[arg-type]
     demand = np.zeros((2, len(made.network.origins), 1))
     demand[1] = CROSS_FLOW
-    demand[1, 0] = flow
+    demand[:, 0, 0] = flow * motorcycles, flow * (1.0 - motorcycles)
     for b in range(batch):
         made.set_demand(b, demand)
     return made

@@ -47,6 +47,11 @@ PEERS = (
     Peer("UXsim, platoons of 5", "uxsim", Engine(tau=1.5), Engine(tau=1.5, platoon=1), 3.0, "aim 6"),
     Peer("UXsim in C++, platoons of 5", "uxsim", Engine(tau=1.5, compiled=True), Engine(tau=1.5, platoon=1), None),
 )
+OURS = {
+    "one": "ours, one copy",
+    "mixed": "ours, one copy, half of the vehicles motorcycles",
+    "of 64": "ours, a copy of 64",
+}
 START = """
 import sys
 import time
@@ -73,13 +78,15 @@ def start_seconds() -> float:
 
 
 def in_turns(rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of 600 simulated seconds: one copy, one of 64 copies, and each peer, in turns."""
-    single, batch = simulation(), simulation(64)
+    """CPU seconds of 600 simulated seconds: one copy, one with motorcycles too, one of 64 copies, and each peer, in turns."""
+    single, mixed, batch = simulation(), simulation(motorcycles=0.5), simulation(64)
     run(single, WARM)
+    run(mixed, WARM)
     run(batch, 300.0)
-    seconds: dict[str, list[float]] = {"one": [], "of 64": [], **{peer.name: [] for peer in PEERS}}
+    seconds: dict[str, list[float]] = {"one": [], "mixed": [], "of 64": [], **{peer.name: [] for peer in PEERS}}
     for _ in range(rounds):
         seconds["one"].append(median([cpu_seconds(single) for _ in range(5)]))
+        seconds["mixed"].append(median([cpu_seconds(mixed) for _ in range(5)]))
         seconds["of 64"].append(cpu_seconds(batch, 300.0) / 64 * SPAN / 300.0)
         for peer in PEERS:
             seconds[peer.name].append(float(ask(peer.package, SCENE, peer.engine)["seconds"]))
@@ -162,10 +169,9 @@ def speed_table(seconds: dict[str, list[float]]) -> str:
     """Decisions and simulated seconds per CPU second."""
     rows = []
     for name, values in seconds.items():
-        own = name in ("one", "of 64")
-        title = {"one": "ours, one copy", "of 64": "ours, a copy of 64"}.get(name, name)
+        own = OURS.get(name)
         slower = "" if own else f"{1 / paired_ratio(seconds['one'], values):.1f}"
-        rows.append([title, f"{SPAN / DECISION / median(values):,.0f}", f"{SPAN / median(values):,.0f}", slower])
+        rows.append([own or name, f"{SPAN / DECISION / median(values):,.0f}", f"{SPAN / median(values):,.0f}", slower])
     return table(("10 km, 20 links", "decisions/s", "simulated s/s", "times ours is faster"), rows)
 
 

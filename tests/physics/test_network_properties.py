@@ -225,6 +225,26 @@ def test_a_row_of_a_batch_is_the_single_environment_bit_for_bit(network, seed):
             assert values[0].tobytes() == batch[name][b].tobytes(), name
 
 
+@given(network=networks(), seed=st.integers(0, 2**32), absent=st.sampled_from([0, 1]))
+@settings(deadline=None, max_examples=20)
+def test_a_class_that_is_absent_costs_nothing_and_changes_no_bit(network, seed, absent):
+    """Kernels leave out a class that is not there and never comes; the same class to come later is computed, as zeros."""
+    left_out, computed = Simulation(network), Simulation(network)
+    for simulation, to_come in ((left_out, 0.0), (computed, 0.1)):
+        rng = np.random.default_rng(seed)
+        flows = demand(simulation, rng, True)
+        flows[absent] = 0.0
+        later = np.zeros((2, flows.shape[1], 3))
+        later[absent] = to_come
+        simulation.set_demand(0, np.concatenate([flows, later], axis=2))
+        for _ in range(10):
+            command(simulation, rng, 0)
+            simulation.advance(DECISION)
+    expected = computed.get_state()
+    for name, values in left_out.get_state().items():
+        assert name == "demand" or values.tobytes() == expected[name].tobytes(), name
+
+
 @pytest.fixture
 def threads():
     before = numba.get_num_threads()

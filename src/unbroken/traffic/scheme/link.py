@@ -14,6 +14,7 @@ EMPTY = 1e-200
 # Flows below this (veh/s) do not cross a face. Cells that drain would otherwise decay into denormal numbers, which cost a
 # hundredfold of time; what does not leave stays where it is, so nothing is lost.
 TRICKLE = 1e-40
+BOTH = (0, 2)  # `classes` where both are there
 
 
 @kernel
@@ -127,28 +128,29 @@ def relax(rho, y, r, limit, law, k):
 
 
 @kernel
-def fill_faces(cells, law, face, flux):
+def fill_faces(cells, law, classes, face, flux):
     """Everything of one stage inside links: `face` (12, slots) gets face values, `flux` (4, slots + 1) the fluxes.
 
-    `cells` is (4, slots): densities of both classes, then their y = rho w. Rows of `face`: per class rho left, rho right, w left,
+    `cells` is (4, slots): densities of both classes, then their y = rho w. `classes` is (first, last + 1) of those that are there:
+    rows and fluxes of the other stay as they are, zero. Rows of `face`: per class rho left, rho right, w left,
     w right, w; then occupancy left and right.
     """
     most = max(law.greatest[0], law.greatest[1])
     slopes(cells[0], cells[1], law.lengths, most, face[1], face[6])
-    for k in range(2):
+    for k in range(classes[0], classes[1]):
         o = 5 * k
         reconstruct(cells[k], cells[2 + k], law.w_free[k], face[o + 4], face[o], face[o + 1], face[o + 2], face[o + 3])
     occupancy(face[0], face[5], law.lengths, face[10])
     occupancy(face[1], face[6], law.lengths, face[11])
-    for k in range(2):
+    for k in range(classes[0], classes[1]):
         o = 5 * k
         face_flux(face[o + 1], face[o + 2], face[o + 3], face[10], face[11], law, k, flux[k], flux[2 + k])
 
 
 @kernel
-def relax_cells(cells, limit, law, r):
-    """Relax both classes; `r` is scratch."""
+def relax_cells(cells, limit, law, classes, r):
+    """Relax the classes that are there; `r` is scratch."""
     occupancy(cells[0], cells[1], law.lengths, r)
-    for k in range(2):
+    for k in range(classes[0], classes[1]):
         if law.share[k] > 0.0:
             relax(cells[k], cells[2 + k], r, limit, law, k)

@@ -113,13 +113,24 @@ def _fill_pads(network, cells, gate):
 
 
 @inlined
+def _classes_there(cells, waiting, demand):
+    """First and last + 1 of the classes that have vehicles or will get any: the other one would only add zeros everywhere."""
+    begin, end = 0, 2
+    if not (cells[0].any() or cells[2].any() or waiting[0].any() or demand[0].any()):
+        begin = 1
+    elif not (cells[1].any() or cells[3].any() or waiting[1].any() or demand[1].any()):
+        end = 1
+    return begin, end
+
+
+@inlined
 def _available(network, arriving, waiting, k, o):
     """The flow (veh/s) that would empty the vertical queue in this step; what enters is never more, so no queue turns negative."""
     return arriving[k, o] + waiting[k, o] / network.dt
 
 
 @inlined
-def _enter(network, law, face, limit, waiting, arriving, flux, entering):
+def _enter(network, law, classes, face, limit, waiting, arriving, flux, entering):
     """Inflow from origins: what has arrived or waits, as far as the first cell takes it, in equilibrium with that cell."""
     for o in range(network.origin_link.shape[0]):
         link = network.origin_link[o]
@@ -127,7 +138,7 @@ def _enter(network, law, face, limit, waiting, arriving, flux, entering):
         total = 0.0
         for k in range(2):
             total += law.lengths[k] * _available(network, arriving, waiting, k, o)
-        for k in range(2):
+        for k in range(classes[0], classes[1]):
             x = face[10, slot] * law.per_greatest[k]
             w = equilibrium_w(x, limit[slot], law.w_law[k], law.gamma)
             ahead = speed(face[5 * k + 2, slot], x, law.c[k], law.gamma)
@@ -140,29 +151,29 @@ def _enter(network, law, face, limit, waiting, arriving, flux, entering):
 
 
 @inlined
-def _leave(network, law, face, flux):
+def _leave(network, law, classes, face, flux):
     """Outflow into sinks, in the mixture of demand where the sink's capacity is short."""
     for d in range(network.sink_link.shape[0]):
         link = network.sink_link[d]
         slot = network.last[link]
         total = 0.0
-        for k in range(2):
+        for k in range(classes[0], classes[1]):
             flux[k, slot + 1] = max(0.0, send(face, slot, 1.0, law, k) - TRICKLE)
             total += network.lanes[link] * flux[k, slot + 1]
         allowed = min(1.0, network.sink_capacity[d] / max(total, EMPTY))
-        for k in range(2):
+        for k in range(classes[0], classes[1]):
             flux[k, slot + 1] *= allowed
             flux[2 + k, slot + 1] = flux[k, slot + 1] * face[5 * k + 3, slot]
 
 
 @inlined
-def _fluxes(network, law, cells, waiting, arriving, gate, rates, limit, face, flux, entering, scratch, active):
+def _fluxes(network, law, classes, cells, waiting, arriving, gate, rates, limit, face, flux, entering, scratch, active):
     _fill_pads(network, cells, gate)
-    fill_faces(cells, law, face, flux)
+    fill_faces(cells, law, classes, face, flux)
     for node in range(network.signal.shape[0]):
-        solve_node(network, law, node, face, gate, rates, flux, scratch, active)
-    _enter(network, law, face, limit, waiting, arriving, flux, entering)
-    _leave(network, law, face, flux)
+        solve_node(network, law, classes, node, face, gate, rates, flux, scratch, active)
+    _enter(network, law, classes, face, limit, waiting, arriving, flux, entering)
+    _leave(network, law, classes, face, flux)
 
 
 @kernel
@@ -182,20 +193,24 @@ def advance_one(network, law, state, b, n_steps):
     arriving, gate = np.zeros((2, origins)), np.zeros(network.in_link.shape[0])
     scratch = np.zeros((9, max(1, network.in_link.shape[0], network.out_link.shape[0])))
     active = np.zeros(max(1, network.in_link.shape[0]), dtype=np.int64)
+    classes = _classes_there(cells, waiting, demand)
     for _ in range(n_steps):
         start = state.step[b] * network.dt
         _open_gates(network, state.phases[b], state.switch[b], start, gate)
         period = min(periods - 1, int((start + 0.5 * network.dt) / network.period))
         arriving[:] = demand[:, :, period]
-        _fluxes(network, law, cells, waiting, arriving, gate, rates, limit, face, flux, entering, scratch, active)
-        for row in range(4):
-            difference(cells[row], flux[row], network.dt_dx, between[row])
-        for k in range(2):
+        _fluxes(
+            network, law, classes, cells, waiting, arriving, gate, rates, limit, face, flux, entering, scratch, active
+        )
+        for k in range(classes[0], classes[1]):
+            difference(cells[k], flux[k], network.dt_dx, between[k])
+            difference(cells[2 + k], flux[2 + k], network.dt_dx, between[2 + k])
             for o in range(origins):
                 waiting_between[k, o] = network.dt * (_available(network, arriving, waiting, k, o) - entering[k, o])
         _fluxes(
             network,
             law,
+            classes,
             between,
             waiting_between,
             arriving,
@@ -208,7 +223,7 @@ def advance_one(network, law, state, b, n_steps):
             scratch,
             active,
         )
-        for k in range(2):
+        for k in range(classes[0], classes[1]):
             complete_counted(cells[k], flux[k], flux_between[k], network.dt_dx, network.dt, passed[k], present[k])
             complete(cells[2 + k], flux[2 + k], flux_between[2 + k], network.dt_dx)
             for o in range(origins):
@@ -221,7 +236,7 @@ def advance_one(network, law, state, b, n_steps):
                 f = network.last[link] + 1
                 leaving = 0.5 * (flux[k, f] + flux_between[k, f]) * network.lanes[link]
                 _add(state.left[b], state.left_rest[b], k, d, network.dt * leaving)
-        relax_cells(cells, limit, law, face[10])
+        relax_cells(cells, limit, law, classes, face[10])
         state.step[b] += 1
 
 

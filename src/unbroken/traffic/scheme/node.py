@@ -27,7 +27,7 @@ def send(face, slot, factor, law, k):
 
 
 @inlined
-def _approaches_want(network, law, node, face, gate, rate, scratch, active):
+def _approaches_want(network, law, classes, node, face, gate, rate, scratch, active):
     """Fill WANTED (veh/s) and WEIGHT (veh/m, for the mixture of classes on an exit) of open approaches; list them in `active`.
 
     Closed ones would only add zeros everywhere: a signal's node costs what its open approaches cost. Returns their number.
@@ -42,7 +42,7 @@ def _approaches_want(network, law, node, face, gate, rate, scratch, active):
         active[n_open] = i
         n_open += 1
         total = 0.0
-        for k in range(2):
+        for k in range(classes[0], classes[1]):
             wanted = max(0.0, width * send(face, slot, network.factor[k, e], law, k) - TRICKLE)
             scratch[WANTED + k, i] = wanted
             scratch[WEIGHT + k, i] = width * face[5 * k + 1, slot]
@@ -175,10 +175,10 @@ def _write_fluxes(network, node, k, face, flux, scratch, active, n_open):
 
 
 @inlined
-def solve_node(network, law, node, face, gate, rate, flux, scratch, active):
+def solve_node(network, law, classes, node, face, gate, rate, flux, scratch, active):
     """Set the fluxes at all link ends of `node`; `gate` is the open part of the step per approach, `rate` of meters in veh/s."""
-    n_open = _approaches_want(network, law, node, face, gate, rate, scratch, active)
-    for k in range(2):
+    n_open = _approaches_want(network, law, classes, node, face, gate, rate, scratch, active)
+    for k in range(classes[0], classes[1]):
         _exits_take(network, law, node, k, face, scratch, active, n_open)
         if _all_fit(network, node, k, scratch, active, n_open):
             for a in range(n_open):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from unbroken.traffic.scheme.compiling import kernel
-from unbroken.traffic.scheme.link import complete, difference, fill_faces, relax_cells
+from unbroken.traffic.scheme.link import BOTH, complete, difference, fill_faces, relax_cells
 
 PADS = 2  # at each end, so that a pad's neighbour to the inside and the outside are known and its face value is second order
 ROUNDING = 1e-9  # of a step: what is open for less is red, as sums of times are not exact
@@ -60,13 +60,13 @@ def advance_link(cells, held, law, limit, boundary, signals, dt, dx, n_steps):
     for step in range(n_steps):
         start = step * dt
         _fill_pads(cells, left, right, held)
-        fill_faces(cells, law, face, flux)
+        fill_faces(cells, law, BOTH, face, flux)
         _close_faces(flux, left, right, signals, start, dt)
         for row in range(4):
             difference(cells[row], flux[row], dt_dx, between[row])
         _fill_pads(between, left, right, held)
-        fill_faces(between, law, face, flux_between)
+        fill_faces(between, law, BOTH, face, flux_between)
         _close_faces(flux_between, left, right, signals, start, dt)
         for row in range(4):
             complete(cells[row], flux[row], flux_between[row], dt_dx)
-        relax_cells(cells, limit, law, face[10])
+        relax_cells(cells, limit, law, BOTH, face[10])
