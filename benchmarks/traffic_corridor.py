@@ -90,13 +90,13 @@ def run(made: Simulation, seconds: float) -> None:
         decide(made, seen)
 
 
-def travel_time(*, lights: bool, warm: float, span: float, refine: int = 1, links: int = LINKS) -> float:
+def travel_time(*, lights: bool, warm: float, span: float, refine: int = 1, flow: float = FLOW) -> float:
     """Mean travel time in s at constant demand, waiting to enter included: vehicles present over flow (Little's law)."""
-    made = simulation(lights=lights, refine=refine, links=links)
+    made = simulation(flow=flow, lights=lights, refine=refine)
     run(made, warm)
     before = _time_spent(made)
     run(made, span)
-    return float((_time_spent(made) - before) / (FLOW * span))
+    return float((_time_spent(made) - before) / (flow * span))
 
 
 def _time_spent(made: Simulation) -> float:
