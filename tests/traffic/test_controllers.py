@@ -256,6 +256,16 @@ def test_holding_back_below_capacity_saves_delay():
     assert np.mean(saved) > 0.05
 
 
+def test_the_end_of_a_zone_is_where_traffic_leaves_it_however_its_links_are_named():
+    scenario = load_scenario("adaptive_speed_control")
+    links = ("zone_1", "zone_2", "zone_3", "zone_4")
+    delays = [
+        play(one, make_controller("holding", one), 0, 900.0).total_delay
+        for one in (dataclasses.replace(scenario, zones={"all": order}) for order in (links, links[::-1]))
+    ]
+    assert delays[0] == delays[1] != play(scenario, NoControl(), 0, 900.0).total_delay
+
+
 def test_arrivals_are_the_integral_of_flows_and_the_last_period_goes_on():
     flows = np.array([[0.5, 0.0, 0.25]])
     times = np.array([0.0, 30.0, 60.0, 120.0, 140.0, 180.0, 300.0])

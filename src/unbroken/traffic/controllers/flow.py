@@ -14,6 +14,7 @@ from unbroken.traffic.controllers.base import is_due
 from unbroken.traffic.detectors import Detectors, Region
 from unbroken.traffic.layout import Layout
 from unbroken.traffic.ranges import HIGHEST_LIMIT, HIGHEST_RATE, LIMIT_CHANGE, LOWEST_LIMIT, LOWEST_RATE
+from unbroken.traffic.road_network import RoadNetwork
 from unbroken.traffic.scenario import DECISION, Scenario
 from unbroken.traffic.simulation import Simulation
 
@@ -140,9 +141,17 @@ class HoldingLimits(_Limits):
     def __init__(self, scenario: Scenario, flow: float = 3.9) -> None:
         zones = list(scenario.zones.values())
         lengths = {name: link.length for name, link in scenario.network.links.items()}
-        ends = [Region(links[-1], lengths[links[-1]] - ZONE_END, lengths[links[-1]]) for links in zones]
+        last = [_last_link(scenario.network, links) for links in zones]
+        ends = [Region(link, lengths[link] - ZONE_END, lengths[link]) for link in last]
         super().__init__(zones, Detectors(Layout(scenario.network), ends))
         self._flow = flow
 
     def _wanted(self, occupancy: Floats) -> Floats:
         return np.asarray(3.6 * self._flow / np.maximum(occupancy * self._watched.lanes, 1e-6))
+
+
+def _last_link(network: RoadNetwork, zone: Sequence[str]) -> str:
+    """The link that leads out of a zone, whatever the order in which the scenario names its links; of several the last named."""
+    moves = (move for node in network.nodes.values() for move in node.movements)
+    within = {move.origin for move in moves if move.origin in zone and move.destination in zone}
+    return next((link for link in reversed(zone) if link not in within), zone[-1])
