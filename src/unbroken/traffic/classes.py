@@ -92,19 +92,3 @@ MOTORCYCLE = VehicleClass(
     "motorcycle", free_speed=60 / 3.6, length=0.29 * 1000 / 140, max_occupancy=1.3, pressure=18.5, relaxation_time=5.0
 )
 CLASSES = (MOTORCYCLE, CAR)  # the order of every class axis
-
-
-def mixed_capacity(
-    motorcycle_share: float, classes: tuple[VehicleClass, VehicleClass] = CLASSES, gamma: float | None = None
-) -> float:
-    """Greatest equilibrium flow of one lane in veh/s when `motorcycle_share` of the vehicles that pass are motorcycles.
-
-    At occupancy r both classes move at V_eq; flow q needs r = sum of length x share x q / V_eq.
-    """
-    r = np.linspace(0.01, 0.99, 981)
-    shares = (motorcycle_share, 1.0 - motorcycle_share)
-    taken = np.zeros_like(r)
-    for c, share in zip(classes, shares, strict=True):
-        v = c.equilibrium_speed(r / c.max_occupancy, gamma)
-        taken += c.length * share / np.maximum(v, 1e-9) if share > 0 else 0.0
-    return float((r / taken).max())

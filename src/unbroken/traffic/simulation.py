@@ -15,6 +15,7 @@ from unbroken.errors import ConfigurationError
 from unbroken.traffic.layout import Layout
 from unbroken.traffic.road_network import RoadNetwork, Signal
 from unbroken.traffic.scheme.network import State, advance, advance_parallel
+from unbroken.traffic.scheme.signals import switch
 
 Floats = NDArray[np.float64]
 _LONG_AGO = -1e9  # s
@@ -132,34 +133,27 @@ class Simulation:
         A signal whose phase is asked for already goes on. One whose minimal green is not over at that time goes on too, and so does
         one with a change still to come. Returns which now show, or will, what was asked for.
         """
-        shown = self.state.phases[:, 1]
-        wanted = np.asarray(phases, dtype=np.int64)
+        shape = (self.batch, len(self.layout.signals))
+        wanted, begin, done = np.empty(shape, dtype=np.int64), np.empty(shape), np.empty(shape, dtype=np.bool_)
+        try:
+            wanted[...] = phases
+        except ValueError:
+            raise ConfigurationError(
+                f"phases of shape {np.shape(phases)} do not fit (batch, signals) {shape}"
+            ) from None
         if (wanted < 0).any() or (wanted >= self._signals.n_phases).any():
             raise ConfigurationError(
                 f"phases must be from 0 to {self._signals.n_phases - 1} of {', '.join(self.layout.signals)}"
             )
-        done = wanted == shown
-        if done.shape != shown.shape:
-            raise ConfigurationError(f"phases of shape {wanted.shape} do not fit (batch, signals) {shown.shape}")
-        b, signal = np.nonzero(~done)
-        if len(b) == 0:
-            return np.asarray(done)
         if at is not None and not np.isfinite(at).all():
             raise ConfigurationError("times of requests must be finite")
-        now = self.times()[b]
-        begin = (
-            now
-            if at is None
-            else np.maximum(now, np.broadcast_to(np.asarray(at, dtype=np.float64), shown.shape)[b, signal])
-        )
-        may = begin - self.state.switch[b, 1, signal] >= self._signals.min_green[signal] - TOLERANCE
-        b, signal, begin = b[may], signal[may], begin[may]
-        self.state.phases[b, 0, signal] = shown[b, signal]
-        shown[b, signal] = np.broadcast_to(wanted, shown.shape)[b, signal]
-        self.state.switch[b, 0, signal] = begin + self._signals.end_gain[signal]
-        self.state.switch[b, 1, signal] = begin + self._signals.clearance[signal]
-        done[b, signal] = True
-        return np.asarray(done)
+        begin[...] = self.times()[:, None]
+        if at is not None:
+            np.maximum(begin, at, out=begin)
+        times = self._signals
+        shortest = times.min_green - TOLERANCE
+        switch(self.state.phases, self.state.switch, wanted, begin, shortest, times.end_gain, times.clearance, done)
+        return done
 
     # Meters and speed limits
 
