@@ -227,7 +227,7 @@ def test_a_row_of_a_batch_is_the_single_environment_bit_for_bit(network, seed):
 
 @given(network=networks(), seed=st.integers(0, 2**32), absent=st.sampled_from([0, 1]))
 @settings(deadline=None, max_examples=20)
-def test_a_class_that_is_absent_costs_nothing_and_changes_no_bit(network, seed, absent):
+def test_leaving_out_a_class_that_is_absent_changes_no_bit(network, seed, absent):
     """Kernels leave out a class that is not there and never comes; the same class to come later is computed, as zeros."""
     left_out, computed = Simulation(network), Simulation(network)
     for simulation, to_come in ((left_out, 0.0), (computed, 0.1)):

@@ -1,6 +1,7 @@
 """A6: every cell of cells.yaml, killed with SIGKILL and resumed by the same command, ends with the bits of plain SB3.
 
-Each leg and the reference run in fresh interpreters. The reference (reference.py) never imports unbroken. Compared are the
+Each leg and the reference run in fresh interpreters. The reference (reference.py) never imports unbroken, but
+for the traffic environments where it trains in them. Compared are the
 whole state at the end of every `learn()`, every observation and reward, every logged value, and the evaluations.
 """
 

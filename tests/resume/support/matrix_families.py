@@ -1,7 +1,4 @@
-"""Real environments for the matrix, one or two of each family, with short episodes; they know nothing of unbroken.
-
-But the traffic scenarios, which are a part of it that knows nothing of training.
-"""
+"""Real environments for the matrix, one or two of each family, with short episodes; they know nothing of unbroken's training."""
 
 import importlib.util
 import os
