@@ -56,7 +56,10 @@ class Horizon:
 
 @dataclass(frozen=True)
 class Scenario:
-    """What an environment, a baseline and a comparison share. `zones` names groups of links for speed limits."""
+    """What an environment, a baseline and a comparison share.
+
+    `zones` names groups of links for speed limits; `zone_flow` is the range of flows that an agent can let out of them, in PCU/s.
+    """
 
     name: str
     control: Control
@@ -64,6 +67,7 @@ class Scenario:
     demand: Demand
     horizon: Horizon = Horizon()
     zones: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    zone_flow: tuple[float, float] | None = None
     baselines: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     description: str = ""
 
@@ -84,6 +88,8 @@ class Scenario:
             strange = [link for link in links if link not in network.links]
             require(not strange, f"zone {zone}: unknown link {', '.join(strange)}")
         require(len(zoned) == len(set(zoned)), "a link is in two zones")
+        lowest, highest = self.zone_flow or (1.0, 2.0)
+        require(0 < lowest < highest, "the flows of zones go from a lower one above 0 to a higher one")
         steps = INTERVAL / network.step
         require(abs(steps - round(steps)) < 1e-6, f"the step must divide {INTERVAL:g} s, {network.step:g} s does not")
 

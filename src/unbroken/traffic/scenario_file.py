@@ -219,6 +219,7 @@ class ScenarioPart(_Part):
     sinks: dict[str, SinkPart]
     meters: list[str] = []
     zones: dict[str, list[str]] = {}
+    zone_flow_pcu_per_h: tuple[Flow, Flow] | None = None
     counts: Literal["poisson", "mean"] = "poisson"
     baselines: dict[str, dict[str, Any]] = {}
 
@@ -241,6 +242,7 @@ class ScenarioPart(_Part):
             raise ConfigurationError(
                 f"baselines: unknown {', '.join(strange)}; for control {self.control} there are {known}"
             )
+        flows = self.zone_flow_pcu_per_h
         return Scenario(
             self.name,
             self.control,
@@ -248,6 +250,7 @@ class ScenarioPart(_Part):
             Demand({name: origin.value() for name, origin in self.origins.items()}, counts=self.counts == "poisson"),
             Horizon(self.horizon.warm_up_s, self.horizon.measured_s, self.horizon.drain_s),
             {name: tuple(links) for name, links in self.zones.items()},
+            flows and (flows[0] * PER_HOUR, flows[1] * PER_HOUR),
             self.baselines,
             self.description,
         )

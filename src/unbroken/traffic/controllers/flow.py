@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from unbroken.errors import ConfigurationError
 from unbroken.traffic.controllers.base import is_due
@@ -134,20 +134,36 @@ class FeedbackLimits(_Limits):
 class HoldingLimits(_Limits):
     """In every zone the speed at which its end passes `flow`: what comes beyond it is held back in the zones.
 
-    `flow` in metres of vehicles per second (occupancy x lanes x speed): a bit below what the bottleneck passes without queue.
-    Traffic at a lower speed is denser, so that zones store vehicles without standing queues, as long as the lowest limit lasts.
+    `flow` in passenger car units per hour: a bit below what the bottleneck passes without queue. Traffic at a lower speed is
+    denser, so that zones store vehicles without standing queues, as long as the lowest limit lasts.
     """
 
-    def __init__(self, scenario: Scenario, flow: float = 3.9) -> None:
-        zones = list(scenario.zones.values())
-        lengths = {name: link.length for name, link in scenario.network.links.items()}
-        last = [_last_link(scenario.network, links) for links in zones]
-        ends = [Region(link, lengths[link] - ZONE_END, lengths[link]) for link in last]
-        super().__init__(zones, Detectors(Layout(scenario.network), ends))
+    def __init__(self, scenario: Scenario, flow: float = 1965.0) -> None:
+        self._ends = ZoneEnds(scenario)
+        super().__init__(list(scenario.zones.values()), self._ends.detectors)
         self._flow = flow
 
     def _wanted(self, occupancy: Floats) -> Floats:
-        return np.asarray(3.6 * self._flow / np.maximum(occupancy * self._watched.lanes, 1e-6))
+        return self._ends.limits_to_pass(self._flow / 3600.0, occupancy)
+
+
+class ZoneEnds:
+    """The last 150 m of every zone, and the limits at which they pass a flow.
+
+    Flows are in passenger car units (a car's length of occupied lane; a motorcycle counts 0.29 by default).
+    """
+
+    def __init__(self, scenario: Scenario) -> None:
+        network = scenario.network
+        lengths = {name: link.length for name, link in network.links.items()}
+        last = [_last_link(network, links) for links in scenario.zones.values()]
+        ends = [Region(link, lengths[link] - ZONE_END, lengths[link]) for link in last]
+        self.detectors = Detectors(Layout(network), ends)
+        self._units = self.detectors.lanes / network.classes[1].length  # PCU per m where occupancy is 1
+
+    def limits_to_pass(self, flow: ArrayLike, occupancy: Floats) -> Floats:
+        """Speeds in km/h at which traffic of that occupancy, (B, zones), passes `flow` PCU/s; not within any range."""
+        return np.asarray(3.6 * np.asarray(flow) / np.maximum(occupancy * self._units, 1e-6))
 
 
 def _last_link(network: RoadNetwork, zone: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Variable speed limits: the limit of each zone, every 15 s."""
+"""Variable speed limits: what each zone lets out, every 15 s."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from unbroken.errors import ConfigurationError
+from unbroken.traffic.controllers.flow import ZoneEnds
 from unbroken.traffic.detectors import Detectors, Region
 from unbroken.traffic.ranges import HIGHEST_LIMIT, LIMIT_CHANGE, LOWEST_LIMIT
 from unbroken.traffic.scenario import Scenario
@@ -18,10 +20,15 @@ SECTION = 250.0  # m
 
 
 class SpeedTask(Task):
-    """Observation: see `AdaptiveSpeedControlEnv`."""
+    """Observation and actions: see `AdaptiveSpeedControlEnv`."""
 
     def __init__(self, scenario: Scenario, batch: int = 1, measured: float | None = None, drain: float = 0.0) -> None:
         require_control(scenario, "speed")
+        if scenario.zone_flow is None:
+            raise ConfigurationError(
+                f"scenario {scenario.name} needs zone_flow_pcu_per_h: [lowest, highest] for actions"
+            )
+        self._flows = scenario.zone_flow
         super().__init__(scenario, batch, measured, drain)
         links = scenario.network.links
         regions = [
@@ -32,6 +39,7 @@ class SpeedTask(Task):
         self._road = Detectors(self.simulation.layout, regions)
         self.action_space = spaces.Box(-1.0, 1.0, (len(scenario.zones),), np.float32)
         self.n_observations = 3 * len(regions) + len(scenario.zones) + 1
+        self._ends = ZoneEnds(scenario)
         self._limits = np.full((batch, len(scenario.zones)), HIGHEST_LIMIT)  # km/h
 
     def begin(self, generators: list[np.random.Generator]) -> None:
@@ -40,9 +48,12 @@ class SpeedTask(Task):
         self._limits[:] = HIGHEST_LIMIT
 
     def apply(self, actions: NDArray[Any]) -> Floats:
-        """Change the limits by -10 (action -1) to 10 km/h (action 1), within 30 to 60 km/h; changes cost."""
-        before = self._limits
-        self._limits = np.clip(before + LIMIT_CHANGE * actions, LOWEST_LIMIT, HIGHEST_LIMIT)
+        """Move limits by at most 10 km/h towards those that let out the flows asked for, within 30 to 60 km/h; changes cost."""
+        before, (lowest, highest) = self._limits, self._flows
+        self._ends.detectors.look(self.simulation)
+        flows = lowest + (highest - lowest) * 0.5 * (actions + 1.0)
+        wanted = np.clip(self._ends.limits_to_pass(flows, self._ends.detectors.occupancy), LOWEST_LIMIT, HIGHEST_LIMIT)
+        self._limits = before + np.clip(wanted - before, -LIMIT_CHANGE, LIMIT_CHANGE)
         for zone, links in enumerate(self.scenario.zones.values()):
             for link in links:
                 self.simulation.set_limit(link, self._limits[:, zone] / 3.6)
