@@ -51,6 +51,11 @@ def scenario_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     return copy.deepcopy(_TABLE.get(name, {})) if usual_algorithm(values.get("algo", "ppo")) == "ppo" else {}
 
 
-def default_target(values: Mapping[str, Any]) -> int:
-    """Steps that a new run is trained to where the user names none."""
+def default_target(values: Mapping[str, Any], stored: Mapping[str, Any]) -> int:
+    """Steps that a run is trained to where the user names none; `stored` is what `run.yaml` holds, empty for a new run.
+
+    That of the time when the run began: another version's would train a finished run on.
+    """
+    if stored.get("config"):
+        return int(stored.get("default_target", DEFAULT_TARGET))
     return int(scenario_defaults(values).get("total_timesteps", DEFAULT_TARGET))

@@ -12,6 +12,7 @@ from typing import Any
 from unbroken import logs
 from unbroken.compatibility import effective_changes, require_compatible
 from unbroken.config import RunConfig, build_config, merged
+from unbroken.defaults import default_target
 from unbroken.errors import DamagedFile, NotFound, UsageError
 from unbroken.folder import BEST_SCORE, RunFolder, file_names
 from unbroken.locate import Place, find_checkpoint, repository_of
@@ -61,7 +62,8 @@ def prepare_fork(request: TrainRequest) -> tuple[TrainRequest, RunFolder]:
     parent = {"run": manifest["run"], "step": manifest["step"], "file": str(place.file)}
     config = build_config(merged(manifest["config"], request.values))
     require_compatible(effective_changes(manifest["config"], config.plain()), str(manifest["run"]), _WAYS_OUT)
-    _make(folder, place, manifest, parent, config, kept)
+    facts = {"parent": parent, "default_target": default_target(manifest["config"], local)}
+    _make(folder, place, manifest, facts, config, kept)
     return replace(request, checkpoint=None, run=name), folder
 
 
@@ -99,11 +101,11 @@ def _make(
     folder: RunFolder,
     place: Place,
     manifest: dict[str, Any],
-    parent: dict[str, Any],
+    facts: dict[str, Any],
     config: RunConfig,
     kept: list[Segment] | None,
 ) -> None:
-    stored = folder.stored()
+    stored, parent = folder.stored(), facts["parent"]
     if stored is not None:
         known = stored.get("parent") or {}
         if (known.get("run"), known.get("step")) != (parent["run"], parent["step"]):
@@ -126,7 +128,7 @@ def _make(
         folder.store(
             {
                 "version": 1,
-                "parent": parent,
+                **facts,
                 "recordings": place.run is not None,
                 "config": {**config.plain(), "total_timesteps": manifest["config"]["total_timesteps"]},
             }

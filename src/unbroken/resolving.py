@@ -8,7 +8,7 @@ from typing import Any
 
 from unbroken import logs
 from unbroken.compatibility import Verdict, effective_changes, require_compatible
-from unbroken.config import DEFAULT_TARGET, RunConfig, build_config, merged
+from unbroken.config import RunConfig, build_config, merged
 from unbroken.defaults import default_target, scenario_defaults
 from unbroken.errors import DamagedFile, NotFound, UsageError
 from unbroken.fingerprint import source_digest
@@ -242,25 +242,18 @@ def _say_missing_metadata(folder: RunFolder, stored: dict[str, Any], manifest: d
 
 def _target(request: TrainRequest, values: dict[str, Any], stored: dict[str, Any], step: int) -> int:
     if request.more is None:
-        return request.target_timesteps() or _default_target(values, stored)
+        return request.target_timesteps() or default_target(values, stored)
     promised = stored.get("more")
     if promised and promised["add"] == request.more and (step < promised["target"] or not promised.get("done")):
         return int(promised["target"])
     return step + request.more
 
 
-def _default_target(values: dict[str, Any], stored: dict[str, Any]) -> int:
-    """That of the time when the run began: another version's would train a finished run on."""
-    if stored.get("config"):
-        return int(stored.get("default_target", DEFAULT_TARGET))
-    return default_target(values)
-
-
 def _promise(
     request: TrainRequest, stored: dict[str, Any], config: RunConfig, record: CheckpointRecord | None
 ) -> dict[str, Any]:
     """What `run.yaml` records before training, so that repeating the command continues instead of adding again."""
-    default = {"default_target": _default_target(config.plain(), stored)}
+    default = {"default_target": default_target(config.plain(), stored)}
     return {**_promise_of_more(request, stored, config, record), **default}
 
 

@@ -1,6 +1,8 @@
 """C1, C3: scenario files and demand."""
 
+import re
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +10,9 @@ import pytest
 from unbroken.errors import ConfigurationError, NotFound
 from unbroken.traffic.demand import Demand, Profile
 from unbroken.traffic.scenario import load_scenario, scenario_names
-from unbroken.traffic.scenario_file import parse_scenario
+from unbroken.traffic.scenario_file import _KEYS, parse_scenario
+
+PAGE = Path(__file__).parents[2] / "docs/formats/scenario.md"
 
 SMALL = """
 name: small
@@ -110,3 +114,18 @@ def test_phases_that_open_nothing_or_the_same_again_are_refused(phases, words):
     text = (resources.files("unbroken.traffic") / "scenarios/traffic_light_control.yaml").read_text(encoding="utf-8")
     with pytest.raises(ConfigurationError, match=words):
         parse_scenario(text.replace("[[east_0, west_1], [north_a_in, south_a_in]]", phases), "x.yaml")
+
+
+def test_the_page_about_scenario_files_has_every_key_and_a_whole_example():
+    page = PAGE.read_text(encoding="utf-8")
+    said = set(re.findall(r"[a-z_]+", " ".join(re.findall(r"`([^`]*)`", page.split("| key |")[1]))))
+    assert not set(_KEYS) - said - {"car", "motorcycle"}
+    example = parse_scenario(page.split("```yaml\n")[1].split("```")[0], "page")
+    assert example.network.nodes["middle"].signal.phases == (("west",), ("south",))
+
+
+@pytest.mark.parametrize("flows", ["[2600, 1500]", "[0, 2600]", "[1500]", "[1500, many]", "1500"])
+def test_flows_of_zones_are_a_range(flows):
+    text = (resources.files("unbroken.traffic") / "scenarios/adaptive_speed_control.yaml").read_text(encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="zone_flow_pcu_per_h|flows of zones"):
+        parse_scenario(text.replace("[1500, 2600]", flows), "x.yaml")
