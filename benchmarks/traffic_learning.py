@@ -33,7 +33,7 @@ from unbroken.traffic.simulation import Simulation
 from unbroken.traffic.tasks.base import Task, checked_actions
 
 Floats = NDArray[np.float64]
-FROZEN, FROZEN_SPEED = "7af09d1", "TODO"  # the commits of the scenarios and of the baselines' settings
+FROZEN, FROZEN_SPEED = "7af09d1", "6ee409b"  # the commits of the scenarios and of the baselines' settings
 ENVIRONMENTS: dict[str, type[TrafficEnv]] = {
     "traffic_light_control": TrafficLightControlEnv,
     "ramp_metering": RampMeteringEnv,
@@ -234,8 +234,10 @@ def draw(results: list[Learnt], path: Path) -> None:
     figure, axes = plt.subplots(1, len(results), figsize=(5 * len(results), 3.6), constrained_layout=True)
     for ax, one in zip(np.atleast_1d(axes), results, strict=True):
         for seed, curve in enumerate(one.curves):
-            ax.plot(*zip(*curve, strict=True), label=f"training {seed}", lw=1.2)
-        ax.set(title=one.scenario, xlabel="steps", ylabel="- return of an evaluation, veh h", ylim=(0, None))
+            ax.plot([step / 1000 for step, _ in curve], [value for _, value in curve], label=f"training {seed}", lw=1.2)
+        ax.set(
+            title=one.scenario, xlabel="steps, in thousands", ylabel="- return of an evaluation, veh h", ylim=(0, None)
+        )
         ax.legend(fontsize=7)
     figure.savefig(path, dpi=110)
 
