@@ -9,21 +9,29 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from unbroken.traffic.registration import ENVIRONMENTS
+
+_TRAFFIC = "unbroken.traffic.environments"
+
 
 def source_digest(target: str) -> str | None:
     """SHA-256 of the source file in which a target's class is, newlines normalised; None if there is none to be found.
 
-    The target has passed `check_target`, so that its module is imported. Only the class's own file counts.
+    The target has passed `check_target`, so that its module is imported. Only the class's own file counts; of our traffic
+    environments every file of the simulator and the scenarios of the package do, as all of them make the environment.
     """
-    module = _module_of(target)
+    module = _module_of(target) or (_TRAFFIC if target in ENVIRONMENTS else None)
     path = None if module is None else _file_of(module)
-    if path is None:
+    if module is None or path is None:
         return None
+    sources = sorted(path.parent.rglob("*.py")) + sorted(path.parent.rglob("*.yaml")) if module == _TRAFFIC else [path]
+    digest = hashlib.sha256()
     try:
-        source = path.read_bytes()
+        for source in sources:
+            digest.update(source.read_bytes().replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
     except OSError:
         return None
-    return hashlib.sha256(source.replace(b"\r\n", b"\n").replace(b"\r", b"\n")).hexdigest()
+    return digest.hexdigest()
 
 
 def _module_of(target: str) -> str | None:

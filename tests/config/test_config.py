@@ -353,3 +353,26 @@ def test_the_source_of_an_environment_has_a_digest(tmp_path, monkeypatch):
     assert source_digest("digested_world:World") not in (digest, None)
     assert source_digest("CartPole-v1") not in (digest, None)
     assert source_digest("Nothing-v0") is None
+
+
+def test_the_source_of_our_environments_is_the_whole_simulator(tmp_path, monkeypatch):
+    """A6: by short name and by id; a scenario and a part of the scheme count."""
+    import shutil
+    from pathlib import Path
+
+    import unbroken.traffic
+    from unbroken import fingerprint
+    from unbroken.targets import check_target
+
+    for target in ("ramp_metering", "unbroken/ramp_metering-v0"):
+        check_target(target)
+    digest = fingerprint.source_digest("ramp_metering")
+    assert digest == fingerprint.source_digest("unbroken/ramp_metering-v0") is not None
+    copy = shutil.copytree(Path(unbroken.traffic.__file__).parent, tmp_path / "traffic")
+    monkeypatch.setattr(fingerprint, "_file_of", lambda module: copy / "environments.py")
+    assert fingerprint.source_digest("ramp_metering") == digest
+    for part in ("tasks/ramp.py", "scheme/link.py", "scenarios/ramp_metering.yaml"):
+        with (copy / part).open("ab") as file:
+            file.write(b"# changed\n")
+        assert fingerprint.source_digest("ramp_metering") != digest
+        digest = fingerprint.source_digest("ramp_metering")

@@ -188,17 +188,34 @@ def test_limits_change_by_ten_kilometres_an_hour_at_most():
     assert env.action_masks().shape == (0,)
 
 
-def test_zones_let_out_about_the_flow_that_is_asked_for():
+def test_each_zone_goes_to_the_limit_that_lets_out_what_is_asked_of_it():
+    """From what stands in the zone's last 150 m, counted from the cells; other zones are asked for other flows each time."""
+    env = AdaptiveSpeedControlEnv()
+    env.reset(seed=3)
+    simulation, rng = env.task.simulation, np.random.default_rng(0)
+    ends = [links[-1] for links in env.scenario.zones.values()]
+    units = np.array([c.length for c in simulation.network.classes]) / simulation.network.classes[1].length
+    for _ in range(60):
+        density = np.array([units @ simulation.density(link)[:, -6:].mean(axis=1) for link in ends])
+        asked = rng.uniform(-1, 1, 4)
+        wanted = np.clip((1500 + 1100 * (asked + 1) / 2) / (2000 * density), 30, 60)
+        before = np.minimum(limits_shown(env), 60)  # none before the first decision
+        env.step(asked.astype(np.float32))
+        assert limits_shown(env) == pytest.approx(before + np.clip(wanted - before, -10, 10), abs=1e-3)
+
+
+@pytest.mark.parametrize("asked", [1700.0, 1775.0, 1850.0])
+def test_zones_let_out_about_the_flow_that_is_asked_for(asked):
     """While more arrives and limits fall, above 30 km/h; PCU counted as what passes the ends of the zones."""
     env = AdaptiveSpeedControlEnv()
     env.reset(seed=3)
-    simulation, asked = env.task.simulation, 1775.0  # PCU/h, action -0.5
+    simulation = env.task.simulation
     ends = [simulation.layout.slots(links[-1]).stop for links in env.scenario.zones.values()]
     units = np.array([c.length for c in simulation.network.classes]) / simulation.network.classes[1].length
     seen = [[], [], [], []]
     for _ in range(80):
         before, limits = simulation.state.passed[0][:, ends].copy(), limits_shown(env)
-        env.step(np.full(4, -0.5, dtype=np.float32))
+        env.step(np.full(4, 2 * (asked - 1500) / 1100 - 1, dtype=np.float32))
         passed = 2 * units @ (simulation.state.passed[0][:, ends] - before) / 15.0 * 3600.0
         for zone in np.flatnonzero((limits_shown(env) < limits) & (limits > 31.0)):
             seen[zone].append(passed[zone])
@@ -206,12 +223,15 @@ def test_zones_let_out_about_the_flow_that_is_asked_for():
     assert [np.mean(flows) for flows in seen] == pytest.approx([asked] * 4, rel=0.05)
 
 
-def test_a_road_with_less_than_is_asked_for_keeps_the_highest_limit():
-    env = AdaptiveSpeedControlEnv(measured=180.0)
+def test_asked_for_the_highest_flow_a_free_road_keeps_the_highest_limit_and_for_the_lowest_a_full_one_does_not():
+    env = AdaptiveSpeedControlEnv(measured=900.0)
     env.reset(seed=0)
     for _ in range(6):
         observation = env.step(np.ones(4, dtype=np.float32))[0]
     assert (observation[-5:-1] == 1.0).all()
+    for _ in range(50):
+        observation = env.step(-np.ones(4, dtype=np.float32))[0]
+    assert (observation[-5:-1] < 0.2).all()
 
 
 def test_blocking_the_entry_does_not_pay():

@@ -127,5 +127,5 @@ def test_the_page_about_scenario_files_has_every_key_and_a_whole_example():
 @pytest.mark.parametrize("flows", ["[2600, 1500]", "[0, 2600]", "[1500]", "[1500, many]", "1500"])
 def test_flows_of_zones_are_a_range(flows):
     text = (resources.files("unbroken.traffic") / "scenarios/adaptive_speed_control.yaml").read_text(encoding="utf-8")
-    with pytest.raises(ConfigurationError, match=r"zone_flow_pcu_per_h|flows of zones"):
+    with pytest.raises(ConfigurationError, match="zone_flow"):
         parse_scenario(text.replace("[1500, 2600]", flows), "x.yaml")

@@ -77,16 +77,20 @@ def test_without_steps_a_scenario_trains_to_the_target_it_began_with(tmp_path):
     assert begin_and_kill(480)["config"]["total_timesteps"] == 100_000
 
 
-def test_a_fork_without_steps_trains_to_its_parents_target(tmp_path):
+def test_a_fork_without_steps_has_the_default_target_that_its_parent_began_with(tmp_path):
     name = "ramp_metering"
     with TrainingProcess(["-m", "unbroken", "train", name, *SMALL, "--steps", "160"], folder=tmp_path) as training:
         assert training.wait(300) == 0
+    parents = tmp_path / f"runs/{name}-ppo-seed0/run.yaml"
+    begun = yaml.safe_load(parents.read_text())
+    assert begun["default_target"] == 614_400
+    parents.write_text(yaml.safe_dump({**begun, "default_target": 480_000}))  # as if another version had begun it
     fork = ["-m", "unbroken", "train", "--checkpoint", f"{name}-ppo-seed0@160"]
     with TrainingProcess(fork, folder=tmp_path) as training:
         assert training.wait_for("checkpoint_320_steps.zip", 300)
         training.kill()
     stored = yaml.safe_load((tmp_path / f"runs/{name}-ppo-seed0-fork-160/run.yaml").read_text())
-    assert stored["default_target"] == stored["config"]["total_timesteps"] == 614_400
+    assert stored["default_target"] == stored["config"]["total_timesteps"] == 480_000
 
 
 def test_other_algorithms_and_other_targets_keep_their_own():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
@@ -67,9 +68,9 @@ class Scenario:
     demand: Demand
     horizon: Horizon = Horizon()
     zones: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    zone_flow: tuple[float, float] | None = None
     baselines: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     description: str = ""
+    zone_flow: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         network = self.network
@@ -89,7 +90,7 @@ class Scenario:
             require(not strange, f"zone {zone}: unknown link {', '.join(strange)}")
         require(len(zoned) == len(set(zoned)), "a link is in two zones")
         lowest, highest = self.zone_flow or (1.0, 2.0)
-        require(0 < lowest < highest, "the flows of zones go from a lower one above 0 to a higher one")
+        require(0 < lowest < highest < math.inf, "zone_flow goes from a flow above 0 to a higher one")
         steps = INTERVAL / network.step
         require(abs(steps - round(steps)) < 1e-6, f"the step must divide {INTERVAL:g} s, {network.step:g} s does not")
 

@@ -250,9 +250,9 @@ class ScenarioPart(_Part):
             Demand({name: origin.value() for name, origin in self.origins.items()}, counts=self.counts == "poisson"),
             Horizon(self.horizon.warm_up_s, self.horizon.measured_s, self.horizon.drain_s),
             {name: tuple(links) for name, links in self.zones.items()},
-            flows and (flows[0] * PER_HOUR, flows[1] * PER_HOUR),
             self.baselines,
             self.description,
+            flows and (flows[0] * PER_HOUR, flows[1] * PER_HOUR),
         )
 
 

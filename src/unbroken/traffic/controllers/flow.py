@@ -85,24 +85,41 @@ class _Limits(ABC):
         """Limits in km/h, (B, zones) or (B, 1), for what the detectors see, (B, regions)."""
 
 
+def _behind_zones(scenario: Scenario) -> str:
+    """The link into which the last zone leads."""
+    zone = list(scenario.zones.values())[-1]
+    last = _last_link(scenario.network, zone)
+    moves = (move for node in scenario.network.nodes.values() for move in node.movements)
+    return next((move.destination for move in moves if move.origin == last), last)
+
+
 def _last_zones(scenario: Scenario, n_zones: int) -> list[tuple[str, ...]]:
     if n_zones < 1:
         raise ConfigurationError(f"n_zones must be at least 1, not {n_zones}")
     return list(scenario.zones.values())[-n_zones:]
 
 
-def _before_bottleneck(scenario: Scenario, bottleneck: str) -> Detectors:
+def _before_bottleneck(scenario: Scenario, bottleneck: str | None) -> Detectors:
     links = scenario.network.links
+    bottleneck = _behind_zones(scenario) if bottleneck is None else bottleneck
     if bottleneck not in links:
         raise ConfigurationError(f"bottleneck {bottleneck}: no such link; links are {', '.join(links)}")
     return Detectors(Layout(scenario.network), [Region(bottleneck, 0.0, links[bottleneck].length)])
 
 
 class ThresholdLimits(_Limits):
-    """`low` km/h in the last `n_zones` zones while the link before the bottleneck is fuller than `threshold`, else 60 km/h."""
+    """`low` km/h in the last `n_zones` zones while the link before the bottleneck is fuller than `threshold`, else 60 km/h.
+
+    `bottleneck` names that link; without it, the one into which the last zone leads.
+    """
 
     def __init__(
-        self, scenario: Scenario, bottleneck: str, threshold: float = 0.3, n_zones: int = 2, low: float = 40.0
+        self,
+        scenario: Scenario,
+        bottleneck: str | None = None,
+        threshold: float = 0.3,
+        n_zones: int = 2,
+        low: float = 40.0,
     ) -> None:
         super().__init__(_last_zones(scenario, n_zones), _before_bottleneck(scenario, bottleneck))
         self._threshold, self._low = threshold, low
@@ -115,11 +132,16 @@ class FeedbackLimits(_Limits):
     """Mainline feedback: an integral controller of the occupancy before the bottleneck, for the last `n_zones` zones.
 
     After R. C. Carlson, I. Papamichail, M. Papageorgiou, IEEE Trans. Intell. Transp. Syst. 12:1261 (2011). `gain` in km/h per unit
-    of occupancy and decision.
+    of occupancy and decision; `bottleneck` as for `ThresholdLimits`.
     """
 
     def __init__(
-        self, scenario: Scenario, bottleneck: str, target: float = 0.2, gain: float = 10.0, n_zones: int = 4
+        self,
+        scenario: Scenario,
+        bottleneck: str | None = None,
+        target: float = 0.2,
+        gain: float = 10.0,
+        n_zones: int = 4,
     ) -> None:
         super().__init__(_last_zones(scenario, n_zones), _before_bottleneck(scenario, bottleneck))
         self._target, self._gain = target, gain

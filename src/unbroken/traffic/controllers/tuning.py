@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from unbroken.traffic.checking import require
 from unbroken.traffic.controllers.choosing import controller_names, make_controller
 from unbroken.traffic.playing import play
 from unbroken.traffic.scenario import Scenario, load_scenario
@@ -32,8 +33,8 @@ GRIDS: dict[str, dict[str, list[Any]]] = {
     },
     "threshold": {"threshold": [0.2, 0.3, 0.5], "n_zones": [1, 2, 4], "low": [35.0, 40.0]},
     "feedback": {"target": [0.15, 0.2, 0.25, 0.3], "gain": [5.0, 10.0, 30.0], "n_zones": [1, 2, 4]},
-    "holding": {"flow": [1800.0, 1850.0, 1900.0, 1920.0, 1940.0, 1960.0, 1980.0, 2000.0]},
 }
+FLOWS = 56  # of `holding`, over the range of the scenario's zones
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,19 @@ def tune(scenario: Scenario, controller: str, seeds: tuple[int, ...] | None = No
     """All settings of a controller's grid, best first; settings of the file that the grid does not name stay."""
     seeds = SEEDS_OF.get(controller, SEEDS) if seeds is None else seeds
     return sorted(
-        (_tried(scenario, controller, settings, seeds) for settings in _grid(controller)), key=lambda tried: tried.delay
+        (_tried(scenario, controller, settings, seeds) for settings in _grid(scenario, controller)),
+        key=lambda tried: tried.delay,
     )
 
 
-def _grid(controller: str) -> Iterator[dict[str, Any]]:
-    names = list(GRIDS.get(controller, {}))
-    for values in itertools.product(*GRIDS.get(controller, {}).values()):
-        yield dict(zip(names, values, strict=True))
+def _grid(scenario: Scenario, controller: str) -> Iterator[dict[str, Any]]:
+    grid = GRIDS.get(controller, {})
+    if controller == "holding":
+        lowest, highest = scenario.zone_flow or (0.0, 0.0)
+        require(highest > 0, "tuning of holding needs zone_flow_pcu_per_h: [lowest, highest]")
+        grid = {"flow": [round(3600 * flow) for flow in np.linspace(lowest, highest, FLOWS)]}
+    for values in itertools.product(*grid.values()):
+        yield dict(zip(grid, values, strict=True))
 
 
 def _tried(scenario: Scenario, controller: str, settings: dict[str, Any], seeds: tuple[int, ...]) -> Tried:
