@@ -281,6 +281,32 @@ def test_mlflow_is_asked_for_what_it_has(tmp_path, variables, monkeypatch):
     assert runs[0].data.params == {"a.b": "1"}
 
 
+def test_mlflow_leaves_the_description_of_a_running_run_alone_and_names_an_empty_one(
+    tmp_path, variables, monkeypatch, caplog
+):
+    """A16: its file store writes it in place, so that a kill in between makes the whole experiment unreadable."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    def leg():
+        sender = Forwarder(tmp_path, [MLflow("own")], "it", {})
+        sender.forward(write_rows(tmp_path, 1, 2))
+        sender.close(complete=False)
+
+    leg()
+    (description,) = (tmp_path / "mlruns").glob("[1-9]*/*/meta.yaml")
+    written = description.stat()
+    leg()
+    assert description.stat().st_mtime_ns == written.st_mtime_ns
+    description.write_bytes(b"")
+    leg()
+    assert f"{description} is empty" in caplog.text
+    description.parent.rename(tmp_path / "away")
+    leg()
+    client, runs = in_mlflow(variables, monkeypatch, "own")
+    assert sorted({step for step, _, _ in curve(client, runs[0])}) == [1, 2]
+
+
 def test_mlflow_takes_rows_whose_names_it_would_refuse(tmp_path, variables, monkeypatch):
     """A16: one name costs neither the rows after it nor the end of the run."""
     for name, value in variables.items():

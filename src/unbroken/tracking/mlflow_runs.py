@@ -6,8 +6,12 @@ import posixpath
 import re
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
+from unbroken.errors import StorageError
 from unbroken.tracking.forwarder import Row, TrackedRun
 
 _TOKEN = "unbroken.token"
@@ -34,7 +38,11 @@ class MLflow:
         self._client = MlflowClient()
         experiment = self._client.get_experiment_by_name(self._experiment)
         place = self._client.create_experiment(self._experiment) if experiment is None else experiment.experiment_id
-        found = self._client.search_runs([place], filter_string=f"tags.`{_TOKEN}` = '{run.token}'")
+        try:
+            found = self._client.search_runs([place], filter_string=f"tags.`{_TOKEN}` = '{run.token}'")
+        except Exception as error:
+            _name_empty_file(place, error)
+            raise
         if found:
             self._continue(found[0])
             # the process may have died before it had sent all of them
@@ -68,7 +76,9 @@ class MLflow:
 
     def _continue(self, run: Any) -> None:
         self._run_id = run.info.run_id
-        self._client.update_run(self._run_id, status="RUNNING")
+        # its file store writes the run's description in place: a kill in between empties it, so not without need
+        if run.info.status != "RUNNING":
+            self._client.update_run(self._run_id, status="RUNNING")
         for key in run.data.metrics:
             history = self._client.get_metric_history(self._run_id, key)
             self._last[key] = max((metric.step for metric in history), default=-1)
@@ -81,6 +91,22 @@ class MLflow:
         flat = [Param(key, str(value)[:_LONGEST_VALUE]) for key, value in named.items() if key not in there]
         for start in range(0, len(flat), _MOST_PARAMETERS):
             self._client.log_batch(self._run_id, params=flat[start : start + _MOST_PARAMETERS])
+
+
+def _name_empty_file(experiment_id: str, error: Exception) -> None:
+    """Raises StorageError where a process died while MLflow's file store wrote a run's description: MLflow says nothing of it."""
+    import mlflow
+
+    uri = mlflow.get_tracking_uri()
+    if uri.partition(":")[0] not in ("file", uri):
+        return
+    folder = Path(url2pathname(urlsplit(uri).path)) / experiment_id
+    for path in sorted(folder.glob("*/meta.yaml")):
+        if path.stat().st_size == 0:
+            raise StorageError(
+                f"{path} is empty, a process died while MLflow wrote it, and no run of the experiment can be read; move the "
+                f"folder {path.parent.name} away, and what it had is sent again"
+            ) from error
 
 
 def _with_allowed_names(values: Mapping[str, Any]) -> dict[str, Any]:
