@@ -206,22 +206,12 @@ def entrance_meter(scenario: Scenario, share: float, capacity: float) -> Floats:
     return np.asarray((_delay(simulation) - before + waited) / 3600.0)
 
 
-def asking_for(action: float) -> Callable[[Task], None]:
-    """Episodes in which all zones are asked for the same flow all the time."""
-
-    def act(task: Task) -> None:
-        while not task.over:
-            task.decide(np.full((len(HELD_OUT), *task.action_space.shape), action))
-
-    return act
-
-
 def constant_flows(scenario: Scenario, none: Floats) -> str:
     """What the same flow all the time brings: delay over that of no control, in %."""
     task = AdaptiveSpeedControlEnv.task_class(scenario, len(HELD_OUT), None, DRAIN)
     lowest, highest = (3600.0 * flow for flow in scenario.zone_flow or (0.0, 0.0))
-    actions = [2.0 * (flow - lowest) / (highest - lowest) - 1.0 for flow in FLOWS]
-    kept = [f"{100 * delay_of(task, asking_for(action)).sum(axis=1).mean() / none.mean():.0f}" for action in actions]
+    holding = [make_controller("holding", scenario, {"flow": flow}) for flow in FLOWS]
+    kept = [f"{100 * delay_of(task, under(one)).sum(axis=1).mean() / none.mean():.0f}" for one in holding]
     lines = [
         "One flow asked of all zones all the time, and the delay in % of no control's:",
         "",

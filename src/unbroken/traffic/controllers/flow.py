@@ -61,6 +61,16 @@ class Alinea:
         simulation.set_rates(np.where(full, HIGHEST_RATE, self._rates) / 3600)
 
 
+def move_limits(simulation: Simulation, zones: Sequence[Sequence[str]], before: Floats, wanted: Floats) -> Floats:
+    """Show limits that go from `before` towards `wanted`, km/h, (B, zones), by at most 10, within 30 to 60; returns them."""
+    within = np.clip(wanted, LOWEST_LIMIT, HIGHEST_LIMIT)
+    limits = before + np.clip(within - before, -LIMIT_CHANGE, LIMIT_CHANGE)
+    for zone, links in enumerate(zones):
+        for link in links:
+            simulation.set_limit(link, limits[:, zone] / 3.6)
+    return np.asarray(limits)
+
+
 class _Limits(ABC):
     """Limits of zones: go towards what is wanted by at most 10 km/h every 15 s, within 30 to 60 km/h."""
 
@@ -74,11 +84,7 @@ class _Limits(ABC):
             return
         self._watched.look(simulation)
         before = np.full((simulation.batch, len(self._zones)), HIGHEST_LIMIT) if self._limits is None else self._limits
-        wanted = np.clip(self._wanted(self._watched.occupancy), LOWEST_LIMIT, HIGHEST_LIMIT)
-        self._limits = before + np.clip(wanted - before, -LIMIT_CHANGE, LIMIT_CHANGE)
-        for zone, links in enumerate(self._zones):
-            for link in links:
-                simulation.set_limit(link, self._limits[:, zone] / 3.6)
+        self._limits = move_limits(simulation, self._zones, before, self._wanted(self._watched.occupancy))
 
     @abstractmethod
     def _wanted(self, occupancy: Floats) -> Floats:

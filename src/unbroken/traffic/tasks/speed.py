@@ -9,7 +9,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from unbroken.errors import ConfigurationError
-from unbroken.traffic.controllers.flow import ZoneEnds
+from unbroken.traffic.controllers.flow import ZoneEnds, move_limits
 from unbroken.traffic.detectors import Detectors, Region
 from unbroken.traffic.ranges import HIGHEST_LIMIT, LIMIT_CHANGE, LOWEST_LIMIT
 from unbroken.traffic.scenario import Scenario
@@ -52,11 +52,8 @@ class SpeedTask(Task):
         before, (lowest, highest) = self._limits, self._flows
         self._ends.detectors.look(self.simulation)
         flows = lowest + (highest - lowest) * 0.5 * (actions + 1.0)
-        wanted = np.clip(self._ends.limits_to_pass(flows, self._ends.detectors.occupancy), LOWEST_LIMIT, HIGHEST_LIMIT)
-        self._limits = before + np.clip(wanted - before, -LIMIT_CHANGE, LIMIT_CHANGE)
-        for zone, links in enumerate(self.scenario.zones.values()):
-            for link in links:
-                self.simulation.set_limit(link, self._limits[:, zone] / 3.6)
+        wanted = self._ends.limits_to_pass(flows, self._ends.detectors.occupancy)
+        self._limits = move_limits(self.simulation, list(self.scenario.zones.values()), before, wanted)
         return np.asarray(CHANGE_COST * np.abs(self._limits - before).sum(axis=1) / LIMIT_CHANGE)
 
     def observe(self) -> NDArray[np.float32]:
