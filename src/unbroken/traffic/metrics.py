@@ -17,6 +17,7 @@ from unbroken.traffic.simulation import Simulation
 
 Floats = NDArray[np.float64]
 Pair = tuple[float, float]
+FEWEST = 10.0  # vehicles that an approach must have let out to be judged
 
 
 @dataclass(frozen=True)
@@ -66,29 +67,50 @@ class Metrics:
         return {**asdict(self), "total_delay": self.total_delay}
 
 
-class Recorder:
-    """Samples copy `b` of a simulation from now on; call `sample` after each interval, `result` at the end."""
+Rows = dict[str, Floats]
 
-    def __init__(self, simulation: Simulation, b: int = 0) -> None:
+
+class Recorder:
+    """Measures copy `b` of a simulation from now on: `sample` after each interval, `close_row` after each decision.
+
+    Rows are plain arrays whose first axis is the decision, and count from the start of the recording: a prefix of the rows
+    measures the shorter time. `start` takes a recording up again where it was, from its `get_state`.
+    """
+
+    def __init__(self, simulation: Simulation, b: int = 0, start: dict[str, Floats] | None = None) -> None:
         self._simulation, self._b = simulation, b
-        self._start = simulation.time(b)
-        self._totals = self._cumulative()
-        self._present = simulation.state.present[b].copy()
-        self._passed_at_start = simulation.state.passed[b].copy()
-        self._passed = self._passed_at_start
-        self._queued = self._queued_slots()
-        self._longest: list[float] = []
-        self._spilled: list[float] = []
-        self._stopped = 0.0
-        self._imbalance = simulation.imbalance()
         layout = simulation.layout
-        self._joined = np.array(
-            [layout.links.index(x) for node in layout.network.nodes.values() for x in node.leaving], dtype=np.int64
-        )
+        index = layout.links.index
+        nodes = layout.network.nodes.values()
+        self._joined = np.array([index(link) for node in nodes for link in node.leaving], dtype=np.int64)
+        self._approaches = np.array([index(link) for node in nodes for link in node.arriving], dtype=np.int64)
+        self._lanes = np.where(layout.dx > 0, layout.lane_length / np.where(layout.dx > 0, layout.dx, 1.0), 0.0)
+        self._start = self._cumulative() if start is None else start
+        self._passed = simulation.state.passed[b].copy()
+        self._queued = self._queued_slots()
+        self._samples: list[tuple[float, float, float, float]] = []
+        self._rows: list[dict[str, Floats]] = []
+
+    def get_state(self) -> dict[str, Floats]:
+        """What another recorder of the same simulation needs to go on after a closed row."""
+        return {name: value.copy() for name, value in self._start.items()}
 
     def _cumulative(self) -> dict[str, Floats]:
-        s, b = self._simulation, self._b
-        return {"spent": s.time_spent()[b], "free": s.free_time()[b], "arrived": s.arrived()[b], "left": s.left()[b]}
+        """Totals since the simulation began; of approaches (links that end at a node): veh s spent, free, and vehicles out."""
+        s, b, layout = self._simulation, self._b, self._simulation.layout
+        passed, present = s.state.passed[b], s.state.present[b].sum(axis=0)
+        mean = 0.5 * (passed[:, :-1] + passed[:, 1:])
+        spent = np.add.reduceat(present * layout.lane_length, layout.first)
+        free = np.add.reduceat((mean / layout.free_speed).sum(axis=0) * layout.lane_length, layout.first)
+        out = passed[:, layout.arrays.last + 1].sum(axis=0) * layout.arrays.lanes
+        return {
+            "time": np.array(s.time(b)),
+            "spent": s.time_spent()[b],
+            "free": s.free_time()[b],
+            "arrived": s.arrived()[b],
+            "left": s.left()[b],
+            "approaches": np.stack([spent, free, out])[:, self._approaches],
+        }
 
     def _queued_slots(self) -> NDArray[np.bool_]:
         layout, cells = self._simulation.layout, self._simulation.state.cells[self._b]
@@ -101,60 +123,78 @@ class Recorder:
         simulation, layout, b = self._simulation, self._simulation.layout, self._b
         queued = self._queued_slots()
         passed = simulation.state.passed[b]
-        lanes = np.where(layout.dx > 0, layout.lane_length / np.where(layout.dx > 0, layout.dx, 1.0), 0.0)
-        entered = ((passed - self._passed)[:, :-1].sum(axis=0)) * lanes
+        entered = ((passed - self._passed)[:, :-1].sum(axis=0)) * self._lanes
         behind = np.concatenate([[False], queued[:-1]])
         fed = layout.arrays.behind >= 0
         behind[layout.first[fed]] = queued[layout.arrays.last[layout.arrays.behind[fed]]]
         own = simulation.state.cells[b, :2].sum(axis=0) * layout.lane_length
-        self._stopped += float(entered[queued & self._queued & ~behind].sum() + own[queued & ~self._queued].sum())
-        self._longest.append(_longest_run(queued, layout.dx))
-        if len(self._joined):
-            self._spilled.append(float(queued[layout.first[self._joined]].mean()))
-        self._imbalance = max(self._imbalance, simulation.imbalance())
+        stopped = float(entered[queued & self._queued & ~behind].sum() + own[queued & ~self._queued].sum())
+        spilled = float(queued[layout.first[self._joined]].mean()) if len(self._joined) else 0.0
+        self._samples.append((_longest_run(queued, layout.dx), spilled, stopped, simulation.imbalance()))
         self._queued, self._passed = queued, passed.copy()
+
+    def close_row(self) -> None:
+        """End the row: totals now, less those at the start, and the samples since the row before."""
+        simulation, b = self._simulation, self._b
+        row = {name: value - self._start[name] for name, value in self._cumulative().items() if name != "time"}
+        longest, spilled, stopped, imbalance = np.array(self._samples or np.zeros((0, 4))).T
+        occupied = simulation.layout.law.lengths @ simulation.state.cells[b, :2]
+        self._rows.append(
+            {
+                "time": np.array(simulation.time(b)),
+                **row,
+                "inside": simulation.stored()[b],
+                "longest_queue": longest,
+                "spilled": spilled,
+                "stopped": np.array(stopped.sum()),
+                "imbalance": np.array(imbalance.max(initial=simulation.imbalance())),
+                "occupancy": np.round(255 * np.clip(occupied, 0, 1)).astype(np.uint8),
+            }
+        )
+        self._samples = []
+
+    def rows(self) -> Rows:
+        """The closed rows so far; every row must have had as many samples as the others.
+
+        time: s since the simulation began. spent, free: veh s, (n, 2). arrived, left, inside: vehicles, (n, 2). approaches: (n, 3,
+        links that end at a node), see `Metrics.worst_approach_delay`. longest_queue (m), spilled: (n, samples). stopped, imbalance:
+        vehicles. occupancy: of all slots in 255ths, for pictures.
+        """
+        return {name: np.array([row[name] for row in self._rows]) for name in self._rows[0]} if self._rows else {}
 
     def result(self) -> Metrics:
         """Metrics from the beginning of the recording until now."""
-        simulation = self._simulation
-        now = self._cumulative()
-        change = {name: now[name] - self._totals[name] for name in now}
-        delay = change["spent"] - change["free"]
-        longest = np.array(self._longest or [0.0])
-        return Metrics(
-            start=self._start,
-            end=simulation.time(self._b),
-            time_spent=_pair(change["spent"]),
-            delay=_pair(delay),
-            delay_per_vehicle=_pair(_ratio(delay, change["left"])),
-            travel_time=_pair(_ratio(change["spent"], 0.5 * (change["arrived"] + change["left"]))),
-            arrived=_pair(change["arrived"]),
-            left=_pair(change["left"]),
-            remaining=_pair(simulation.stored()[self._b]),
-            imbalance=self._imbalance,
-            queue_mean=float(longest.mean()),
-            queue_95=float(np.percentile(longest, 95)),
-            queue_max=float(longest.max()),
-            stops=self._stopped / max(float(change["arrived"].sum()), 1e-9),
-            spillback=float(np.mean(self._spilled or [0.0])),
-            worst_approach_delay=self._worst_approach(),
-        )
+        if self._samples or not self._rows:
+            self.close_row()
+        return measured(self.rows(), float(self._start["time"]))
 
-    def _worst_approach(self) -> float:
-        simulation, layout = self._simulation, self._simulation.layout
-        worst = 0.0
-        present = simulation.state.present[self._b] - self._present
-        passed = simulation.state.passed[self._b] - self._passed_at_start
-        for link in (x for node in layout.network.nodes.values() for x in node.arriving):
-            slots = layout.slots(link)
-            out = float(passed[:, slots.stop].sum())
-            if out * layout.network.links[link].lanes < 10:
-                continue
-            spent = present[:, slots] @ layout.dx[slots]
-            mean = 0.5 * (passed[:, slots] + passed[:, slots.start + 1 : slots.stop + 1])
-            free = (mean * layout.dx[slots] / layout.free_speed[:, slots]).sum(axis=1)
-            worst = max(worst, float((spent - free).sum() / out))
-        return worst
+
+def measured(rows: Rows, start: float) -> Metrics:
+    """Metrics of rows that count from `start` (s); of a prefix of the rows, those of the shorter time."""
+    last = {name: values[-1] for name, values in rows.items()}
+    delay = last["spent"] - last["free"]
+    longest, arrived = rows["longest_queue"].ravel(), last["arrived"]
+    spent, free, out = last["approaches"]
+    used = out >= FEWEST
+    each = np.where(used, spent - free, 0.0) / np.where(used, out, 1.0)
+    return Metrics(
+        start=start,
+        end=float(last["time"]),
+        time_spent=_pair(last["spent"]),
+        delay=_pair(delay),
+        delay_per_vehicle=_pair(_ratio(delay, last["left"])),
+        travel_time=_pair(_ratio(last["spent"], 0.5 * (arrived + last["left"]))),
+        arrived=_pair(arrived),
+        left=_pair(last["left"]),
+        remaining=_pair(last["inside"]),
+        imbalance=float(rows["imbalance"].max()),
+        queue_mean=float(longest.mean()) if len(longest) else 0.0,
+        queue_95=float(np.percentile(longest, 95)) if len(longest) else 0.0,
+        queue_max=float(longest.max(initial=0.0)),
+        stops=float(rows["stopped"].sum()) / max(float(arrived.sum()), 1e-9),
+        spillback=float(rows["spilled"].mean()) if rows["spilled"].size else 0.0,
+        worst_approach_delay=float(each.max(initial=0.0)),
+    )
 
 
 def _longest_run(queued: NDArray[np.bool_], dx: Floats) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unbroken.traffic.layout import Layout
-from unbroken.traffic.playing import Trace
+from unbroken.traffic.metrics import Rows
 from unbroken.traffic.simulation import Simulation
 
 if TYPE_CHECKING:
@@ -80,17 +80,17 @@ def main_path(layout: Layout) -> list[str]:
         path.append(onward)
 
 
-def draw_space_time(layout: Layout, trace: Trace, path: list[str] | None = None) -> Figure:
-    """Occupancy over time (s) and distance along `path` (m; default: the first origin's main way)."""
+def draw_space_time(layout: Layout, rows: Rows, path: list[str] | None = None) -> Figure:
+    """Occupancy over time (s) and distance along `path` (m; default: the first origin's main way), of a recorder's rows."""
     links = path or main_path(layout)
     figure = _figure()
     axes = figure.subplots()
-    field = np.array(trace.occupancy)
+    field, times = rows["occupancy"] / 255.0, rows["time"]
     distance = 0.0
     picture: Any = None
     for link in links:
         length = layout.network.links[link].length
-        extent = (trace.times[0], trace.times[-1], distance, distance + length)
+        extent = (float(times[0]), float(times[-1]), distance, distance + length)
         values = field[:, layout.slots(link)].T
         picture = axes.imshow(
             values,
@@ -111,6 +111,6 @@ def draw_space_time(layout: Layout, trace: Trace, path: list[str] | None = None)
     return figure
 
 
-def save_space_time(layout: Layout, trace: Trace, path: str | Path) -> None:
+def save_space_time(layout: Layout, rows: Rows, path: str | Path) -> None:
     """Write the space-time diagram as a PNG (or what the name's ending says)."""
-    draw_space_time(layout, trace).savefig(path)
+    draw_space_time(layout, rows).savefig(path)

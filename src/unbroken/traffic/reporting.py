@@ -10,8 +10,8 @@ from typing import Any
 from unbroken.errors import UsageError
 from unbroken.traffic.controllers.choosing import controller_names, make_controller
 from unbroken.traffic.layout import Layout
-from unbroken.traffic.metrics import Metrics
-from unbroken.traffic.playing import Trace, play
+from unbroken.traffic.metrics import Metrics, measured
+from unbroken.traffic.playing import Episode, play_rows
 from unbroken.traffic.scenario import load_scenario
 
 
@@ -76,15 +76,15 @@ def simulate_scenario(
         _check_plot(Path(plot))
     scenario = load_scenario(name)
     chosen = controller or controller_names(scenario)[0]
-    trace = Trace()
-    acting = make_controller(chosen, scenario)
+    episode = Episode(scenario, make_controller(chosen, scenario), seed)
     started = time.perf_counter()
-    metrics = play(scenario, acting, seed, duration, look=trace.look)
+    rows = play_rows(episode, duration)
     seconds = time.perf_counter() - started
+    metrics = measured(rows, episode.start)
     if plot:
         from unbroken.traffic.rendering import save_space_time
 
-        save_space_time(Layout(scenario.network), trace, plot)
+        save_space_time(Layout(scenario.network), rows, plot)
     return SimulationReport(scenario.name, chosen, seed, metrics, seconds, plot)
 
 

@@ -125,15 +125,20 @@ def load_scenario(name: str | Path) -> Scenario:
     """
     from unbroken.traffic.scenario_file import parse_scenario
 
+    label, content = read_scenario(name)
+    try:
+        return parse_scenario(content.decode("utf-8"), label)
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{label}: not UTF-8 text") from None
+
+
+def read_scenario(name: str | Path) -> tuple[str, bytes]:
+    """What the file of a scenario is called and holds. Raises NotFound as `load_scenario`."""
     path = Path(name)
     if path.suffix.lower() in (".yaml", ".yml"):
         if not path.is_file():
             raise NotFound(f"no scenario file {path}")
-        try:
-            return parse_scenario(path.read_text(encoding="utf-8"), str(path))
-        except UnicodeDecodeError:
-            raise ConfigurationError(f"{path}: not UTF-8 text") from None
+        return str(path), path.read_bytes()
     if str(name) not in scenario_names():
         raise NotFound(f"no scenario {name}: there are {', '.join(scenario_names())}, or give a .yaml file")
-    text = (resources.files("unbroken.traffic") / "scenarios" / f"{name}.yaml").read_text(encoding="utf-8")
-    return parse_scenario(text, f"{name}.yaml")
+    return f"{name}.yaml", (resources.files("unbroken.traffic") / "scenarios" / f"{name}.yaml").read_bytes()

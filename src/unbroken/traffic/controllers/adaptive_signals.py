@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unbroken.errors import ConfigurationError
-from unbroken.traffic.controllers.base import is_due
+from unbroken.traffic.controllers.base import Remembering, is_due
 from unbroken.traffic.detectors import Detectors, Region
 from unbroken.traffic.layout import Layout
 from unbroken.traffic.scenario import DECISION, INTERVAL, Scenario
@@ -41,7 +41,7 @@ class Approaches:
         return cls(tuple(link for _, link in pairs), np.array([s for s, _ in pairs], dtype=np.int64), opened)
 
 
-class Actuated:
+class Actuated(Remembering):
     """Green goes on while vehicles come, up to the maximal green; then the next phase in turn.
 
     A phase gaps out when no link that it opens has vehicles moving or standing within 50 m of the stop line: occupancy below `gap`.
@@ -67,7 +67,7 @@ class Actuated:
         simulation.request(np.where(switch & simulation.may_switch(), (phases + 1) % self._n_phases, phases))
 
 
-class MaxPressure:
+class MaxPressure(Remembering):
     """At each decision the phase with the greatest pressure: sum over its links of s (x - sum over exits of share x_exit).
 
     P. Varaiya, Transp. Res. C 36:177 (2013). Storage-aware: x is the occupied part of a link's storage (vehicle lengths over lane

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unbroken.errors import ConfigurationError
+from unbroken.traffic.controllers.base import Remembering
 from unbroken.traffic.controllers.saturation import saturation_flow
 from unbroken.traffic.layout import DEMAND_PERIOD, Layout
 from unbroken.traffic.road_network import Signal
@@ -31,7 +32,7 @@ class Plan:
     offsets: tuple[float, ...]
 
 
-class FixedTime:
+class FixedTime(Remembering):
     """Runs a plan by the clock."""
 
     def __init__(self, plan: Plan) -> None:

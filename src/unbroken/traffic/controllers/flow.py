@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unbroken.errors import ConfigurationError
-from unbroken.traffic.controllers.base import is_due
+from unbroken.traffic.controllers.base import Remembering, is_due
 from unbroken.traffic.detectors import Detectors, Region
 from unbroken.traffic.layout import Layout
 from unbroken.traffic.ranges import HIGHEST_LIMIT, HIGHEST_RATE, LIMIT_CHANGE, LOWEST_LIMIT, LOWEST_RATE
@@ -32,11 +33,13 @@ class AlineaSettings:
     longest_queue: float = 0.75
 
 
-class Alinea:
+class Alinea(Remembering):
     """q_k = q_{k-1} + K_R (o* - o), o the occupancy behind the merge; a full ramp is let go at its highest rate.
 
     M. Papageorgiou, H. Hadj-Salem, J.-M. Blosseville, Transp. Res. Rec. 1320:58 (1991). Rates stay between 240 and 1,800 veh/h.
     """
+
+    _memory = ("_rates",)
 
     def __init__(self, scenario: Scenario, settings: AlineaSettings) -> None:
         layout, network = Layout(scenario.network), scenario.network
@@ -71,8 +74,10 @@ def move_limits(simulation: Simulation, zones: Sequence[Sequence[str]], before: 
     return np.asarray(limits)
 
 
-class _Limits(ABC):
+class _Limits(Remembering, ABC):
     """Limits of zones: go towards what is wanted by at most 10 km/h every 15 s, within 30 to 60 km/h."""
+
+    _memory: ClassVar[tuple[str, ...]] = ("_limits",)
 
     def __init__(self, zones: Sequence[Sequence[str]], watched: Detectors) -> None:
         self._zones, self._watched = zones, watched
@@ -140,6 +145,8 @@ class FeedbackLimits(_Limits):
     After R. C. Carlson, I. Papamichail, M. Papageorgiou, IEEE Trans. Intell. Transp. Syst. 12:1261 (2011). `gain` in km/h per unit
     of occupancy and decision; `bottleneck` as for `ThresholdLimits`.
     """
+
+    _memory = ("_limits", "_level")
 
     def __init__(
         self,

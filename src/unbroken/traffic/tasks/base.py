@@ -57,8 +57,14 @@ class Task(ABC):
         for b, rng in enumerate(generators):
             self.simulation.set_demand(b, self.scenario.draw_demand(rng, self.horizon.demand_end))
         drive(self.simulation, first_baseline(self.scenario), self.horizon.warm_up)
+        self.reset_own_state()
         self._spent = self.simulation.time_spent().sum(axis=1)
         self._free = self._free_time_spent()
+
+    def take_over(self, simulation: Simulation) -> None:
+        """Observe and control another simulation of the same network and batch from now on; rewards are not defined there."""
+        self.simulation = simulation
+        self.reset_own_state()
 
     def decide(self, actions: NDArray[Any]) -> Floats:
         """Apply actions of the action space, shape (B, parts), for 15 s; returns the rewards, shape (B,).
@@ -90,7 +96,7 @@ class Task(ABC):
 
     def get_state(self) -> dict[str, Any]:
         """Everything that changes, as arrays of its own."""
-        own = {"spent": self._spent.copy(), "free": self._free.copy(), **self._own_state()}
+        own = {"spent": self._spent.copy(), "free": self._free.copy(), **self.own_state()}
         return {"simulation": self.simulation.get_state(), **own}
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -98,7 +104,7 @@ class Task(ABC):
         self.simulation.set_state(state["simulation"])
         self._spent = np.array(state["spent"], dtype=np.float64)
         self._free = np.array(state["free"], dtype=np.float64)
-        self._set_own_state(state)
+        self.set_own_state(state)
 
     def _free_time_spent(self) -> Floats:
         """veh s that the arrivals would spend on empty roads in each decision of the episode, shape (B, decisions)."""
@@ -114,10 +120,15 @@ class Task(ABC):
         spent = INTERVAL * 0.5 * (present[:, 1:] + present[:, :-1])
         return np.asarray(spent.reshape(self.simulation.batch, self.n_decisions, -1).sum(axis=2))
 
-    def _own_state(self) -> dict[str, Any]:
+    def reset_own_state(self) -> None:  # noqa: B027 - a task may remember nothing
+        """What the task itself remembers, as at the end of the warm-up."""
+
+    def own_state(self) -> dict[str, Any]:
+        """What the task itself remembers beside the simulation and the rewards, as arrays of its own."""
         return {}
 
-    def _set_own_state(self, state: dict[str, Any]) -> None:
+    def set_own_state(self, state: dict[str, Any]) -> None:
+        """Take over what `own_state` gave; other keys are left alone."""
         del state
 
     @abstractmethod

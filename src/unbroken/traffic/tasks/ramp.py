@@ -35,9 +35,8 @@ class RampTask(Task):
         self.n_observations = 3 * len(self._road.lanes) + 3 * len(network.meters) + 1
         self._choice = np.full((batch, len(network.meters)), len(RATES) - 1, dtype=np.int64)
 
-    def begin(self, generators: list[np.random.Generator]) -> None:
-        """As every task; meters start at their highest rate."""
-        super().begin(generators)
+    def reset_own_state(self) -> None:
+        """Meters start at their highest rate."""
         self._choice[:] = len(RATES) - 1
 
     def apply(self, actions: NDArray[Any]) -> Floats:
@@ -72,10 +71,10 @@ class RampTask(Task):
         """Every rate is legal."""
         return np.ones((self.simulation.batch, len(RATES) * len(self._ramps.lanes)), dtype=np.bool_)
 
-    def _own_state(self) -> dict[str, Any]:
+    def own_state(self) -> dict[str, Any]:
         return {"choice": self._choice.copy()}
 
-    def _set_own_state(self, state: dict[str, Any]) -> None:
+    def set_own_state(self, state: dict[str, Any]) -> None:
         self._choice = np.array(state["choice"], dtype=np.int64)
 
 

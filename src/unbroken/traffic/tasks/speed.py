@@ -42,9 +42,8 @@ class SpeedTask(Task):
         self._ends = ZoneEnds(scenario)
         self._limits = np.full((batch, len(scenario.zones)), HIGHEST_LIMIT)  # km/h
 
-    def begin(self, generators: list[np.random.Generator]) -> None:
-        """As every task; zones start at the highest limit."""
-        super().begin(generators)
+    def reset_own_state(self) -> None:
+        """Zones start at the highest limit."""
         self._limits[:] = HIGHEST_LIMIT
 
     def apply(self, actions: NDArray[Any]) -> Floats:
@@ -71,8 +70,8 @@ class SpeedTask(Task):
         """None: actions are continuous."""
         return np.ones((self.simulation.batch, 0), dtype=np.bool_)
 
-    def _own_state(self) -> dict[str, Any]:
+    def own_state(self) -> dict[str, Any]:
         return {"limits": self._limits.copy()}
 
-    def _set_own_state(self, state: dict[str, Any]) -> None:
+    def set_own_state(self, state: dict[str, Any]) -> None:
         self._limits = np.array(state["limits"], dtype=np.float64)
