@@ -10,6 +10,9 @@
     ├── RunLocked (BlockingIOError)      69   another process is carrying the run
     ├── CaptureError (TypeError)         70   a state that cannot be turned into plain data
     ├── StorageError (OSError)           74   storage fails at start, or no checkpoint could be saved
+    ├── RemoteError (OSError)             74   a remote fails at something
+    │   ├── RemoteUnreachable             68   nothing answers there within the time-out (also ConnectionError)
+    │   └── RemoteRefused                 77   the remote wants other credentials, or forbids it (also PermissionError)
     ├── StoppedEarly                     75   stopped with a valid checkpoint: run the same command again
     └── MissingExtra (ImportError)       78   an optional package is not installed
 
@@ -77,6 +80,24 @@ class StorageError(UnbrokenError, OSError):
     """
 
     exit_code = 74
+
+
+class RemoteError(UnbrokenError, OSError):
+    """A remote cannot do what was asked of it. Training never meets it: what copies only warns."""
+
+    exit_code = 74
+
+
+class RemoteUnreachable(RemoteError, ConnectionError):
+    """Nothing answers at the remote's address within the time-out."""
+
+    exit_code = 68
+
+
+class RemoteRefused(RemoteError, PermissionError):
+    """The remote wants credentials that it has not got, or forbids the operation."""
+
+    exit_code = 77
 
 
 class StoppedEarly(UnbrokenError):
