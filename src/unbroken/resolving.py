@@ -167,7 +167,10 @@ def _is_under_way(folder: RunFolder, config: RunConfig) -> bool:
     if not readable:
         return all(record.unreadable for record in records)
     manifest = read_manifest(folder.backend, readable[-1].path)
-    return not manifest.get("ended_by_callback") and _stored_source(manifest) in (None, source_digest(config.target))
+    return not manifest.get("ended_by_callback") and _stored_source(manifest) in (
+        None,
+        source_digest(config.target, config.environment.kwargs),
+    )
 
 
 def _onward(request: TrainRequest, folder: RunFolder) -> Resolved:
@@ -198,7 +201,7 @@ def _stored_source(manifest: dict[str, Any]) -> str | None:
 
 def _judge_source(manifest: dict[str, Any], config: RunConfig, step: int) -> list[dict[str, Any]]:
     """Whether the environment's own source file is the one that the checkpoint was trained with."""
-    before, now = _stored_source(manifest), source_digest(config.target)
+    before, now = _stored_source(manifest), source_digest(config.target, config.environment.kwargs)
     if before is None or before == now:
         return []
     logs.checkpoint(

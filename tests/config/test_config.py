@@ -355,24 +355,39 @@ def test_the_source_of_an_environment_has_a_digest(tmp_path, monkeypatch):
     assert source_digest("Nothing-v0") is None
 
 
-def test_the_source_of_our_environments_is_the_whole_simulator(tmp_path, monkeypatch):
-    """A6: by short name and by id; a scenario and a part of the scheme count."""
+def test_the_source_of_our_environments_is_what_makes_their_episodes(tmp_path):
+    """A6: by short name and by id; the scheme, the task and the scenario count, pictures do not."""
     import shutil
+    import subprocess
+    import sys
     from pathlib import Path
 
-    import unbroken.traffic
-    from unbroken import fingerprint
-    from unbroken.targets import check_target
+    import unbroken
 
-    for target in ("ramp_metering", "unbroken/ramp_metering-v0"):
-        check_target(target)
-    digest = fingerprint.source_digest("ramp_metering")
-    assert digest == fingerprint.source_digest("unbroken/ramp_metering-v0") is not None
-    copy = shutil.copytree(Path(unbroken.traffic.__file__).parent, tmp_path / "traffic")
-    monkeypatch.setattr(fingerprint, "_file_of", lambda module: copy / "environments.py")
-    assert fingerprint.source_digest("ramp_metering") == digest
-    for part in ("tasks/ramp.py", "scheme/link.py", "scenarios/ramp_metering.yaml"):
-        with (copy / part).open("ab") as file:
+    copy = shutil.copytree(Path(unbroken.__file__).parent, tmp_path / "unbroken")
+    own = tmp_path / "own.yaml"
+    shutil.copy(copy / "traffic" / "scenarios" / "ramp_metering.yaml", own)
+    asked = (("ramp_metering", {}), ("unbroken/ramp_metering-v0", {}), ("ramp_metering", {"scenario": str(own)}))
+    code = f"from unbroken.fingerprint import source_digest\nprint(*(source_digest(*one) for one in {asked!r}))"
+
+    def digests():
+        found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+        return found.stdout.split()
+
+    def changed(path):
+        with path.open("ab") as file:
             file.write(b"# changed\n")
-        assert fingerprint.source_digest("ramp_metering") != digest
-        digest = fingerprint.source_digest("ramp_metering")
+
+    first, by_id, of_a_file = digests()
+    assert first == by_id != of_a_file
+    changed(copy / "traffic" / "rendering.py")
+    assert digests() == [first, by_id, of_a_file]
+    for part in ("tasks/ramp.py", "scheme/link.py", "environments.py"):
+        before = digests()
+        changed(copy / "traffic" / part)
+        assert not set(before) & set(digests())
+    before = digests()
+    changed(copy / "traffic" / "scenarios" / "ramp_metering.yaml")
+    assert [one == other for one, other in zip(before, digests(), strict=True)] == [False, False, True]
+    changed(own)
+    assert digests()[2] != before[2]

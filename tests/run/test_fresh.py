@@ -57,7 +57,7 @@ def test_a_plain_command_may_finish_the_fresh_start(training):
 def test_changed_source_of_the_environment_starts_over(training, monkeypatch):
     """A9: who edits the environment and starts afresh means the new one."""
     training(steps=320, fresh=True, dies_at=200)
-    monkeypatch.setattr("unbroken.resolving.source_digest", lambda target: "edited")
+    monkeypatch.setattr("unbroken.resolving.source_digest", lambda target, kwargs: "edited")
     training(steps=320, fresh=True, dies_at=100)
     assert "Starting fresh" in training.out
 

@@ -46,6 +46,14 @@ def module_sources(*roots: str) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+def file_source(module: str) -> dict[str, str]:
+    """The digest of a module's own file, by path in the package. Raises ModuleNotFoundError."""
+    path = _file_of(module)
+    if path is None:
+        raise ModuleNotFoundError(f"there is no module {module} with a source file")
+    return {_name_in_package(module, path): text_digest(path.read_bytes())}
+
+
 def _file_of(module: str) -> Path | None:
     """The module's source file; None where the name is no module (`from package import value`) or has no source."""
     try:

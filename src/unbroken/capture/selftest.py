@@ -70,7 +70,7 @@ def proof_key(target: str, arguments: Arguments) -> dict[str, Any]:
     from unbroken.fingerprint import source_digest
 
     wrappers = {"wrappers": arguments.wrappers} if arguments.wrappers else {}
-    found = {"target": target, "kwargs": arguments.kwargs, "source": source_digest(target)}
+    found = {"target": target, "kwargs": arguments.kwargs, "source": source_digest(target, arguments.kwargs)}
     return {**found, **wrappers, "versions": package_versions()}
 
 

@@ -1,0 +1,101 @@
+"""A trained model as a policy for judging: built from its configuration and filled with its weights, nothing unpickled."""
+
+from __future__ import annotations
+
+import zipfile
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from unbroken.capture.codec import digest
+from unbroken.config import EnvironmentConfig, RunConfig
+from unbroken.errors import ConfigurationError, DamagedFile
+from unbroken.learners.building import algorithm_class, build_environment, build_model
+from unbroken.learners.stored import read_tensors
+
+_WEIGHTS = "policy.pth"
+
+
+class TrainedPolicy:
+    """What an agent does without exploring. It may remember (recurrent policies): one object plays one episode at a time.
+
+    Observations and actions have the batch axis first. Not thread-safe.
+    """
+
+    def __init__(self, config: RunConfig, model: bytes) -> None:
+        """Build the model of a configuration and take the weights out of its SB3 zip.
+
+        Raises ConfigurationError for what cannot be judged this way, DamagedFile for weights that do not fit.
+        """
+        _require_plain_observations(config)
+        venv = build_environment(_alone(config))
+        self._model: Any = build_model(_alone(config), venv)
+        try:
+            self._model.policy.load_state_dict(read_weights(model))
+        except RuntimeError as error:
+            raise DamagedFile(
+                f"the weights do not fit the configuration: {' '.join(str(error).split())[:300]}"
+            ) from error
+        self._masked = config.algo == "maskable_ppo"
+        self._memory: Any = None
+
+    def forget(self) -> None:
+        """Begin an episode."""
+        self._memory = None
+
+    def act(self, observations: Any, masks: NDArray[np.bool_] | None = None) -> NDArray[Any]:
+        """Actions for a batch of observations; `masks` are legal choices, used by algorithms that know them."""
+        words = {"action_masks": masks} if self._masked else {}
+        if hasattr(self._model.policy, "lstm_actor"):
+            words = {"state": self._memory, "episode_start": np.array([self._memory is None])}
+        actions, self._memory = self._model.predict(observations, deterministic=True, **words)
+        return np.asarray(actions)
+
+    def get_state(self) -> dict[str, Any]:
+        """What it remembers, as plain data."""
+        return {"memory": None if self._memory is None else [np.array(part) for part in self._memory]}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take over what `get_state` gave."""
+        memory = state["memory"]
+        self._memory = None if memory is None else tuple(np.array(part) for part in memory)
+
+
+def read_weights(model: bytes) -> dict[str, Any]:
+    """The policy's state dict in an SB3 zip, read as tensors only. Raises DamagedFile."""
+    try:
+        with zipfile.ZipFile(BytesIO(model)) as archive:
+            weights: dict[str, Any] = read_tensors(archive.read(_WEIGHTS))
+    except (zipfile.BadZipFile, KeyError, EOFError) as error:
+        raise DamagedFile(f"the model has no weights that can be read: {error}") from error
+    return weights
+
+
+def weights_digest(model: bytes) -> str:
+    """Hash of a model's weights: the same for the same policy, whenever its file was written."""
+    return digest({name: value.detach().cpu().numpy() for name, value in read_weights(model).items()})
+
+
+def _alone(config: RunConfig) -> RunConfig:
+    """The configuration with one environment, without wrappers of vectors and without a replay buffer of any size."""
+    section = config.environment
+    environment = EnvironmentConfig(kwargs=section.kwargs, wrappers=section.wrappers)
+    buffer = {"buffer_size": 1} if issubclass(algorithm_class(config.algo), OffPolicyAlgorithm) else {}
+    words = {"environment": environment, "hyperparameters": {**config.hyperparameters, **buffer}, "device": "cpu"}
+    return config.model_copy(update=words)
+
+
+def _require_plain_observations(config: RunConfig) -> None:
+    normalize = config.environment.normalize
+    if config.algo == "ppo_torch":
+        raise ConfigurationError("a comparison judges agents of Stable-Baselines3 and sb3-contrib, not yet ppo-torch")
+    if normalize is not None and normalize.get("norm_obs", True):
+        raise ConfigurationError(
+            "the statistics of normalised observations are not part of a model for use: train with "
+            "environment.normalize={norm_obs: false} to compare the agent"
+        )
+    if config.environment.frame_stack is not None:
+        raise ConfigurationError("environment.frame_stack cannot be compared: stack frames by a wrapper of Gymnasium's")
