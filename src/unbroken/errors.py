@@ -55,6 +55,12 @@ class DamagedFile(UnbrokenError, ValueError):
     exit_code = 65
 
 
+class UntrustworthyComparison(UnbrokenError, ValueError):
+    """The arms of a comparison are not comparable, or one of them is not what it says."""
+
+    exit_code = 65
+
+
 class NotFound(UnbrokenError, FileNotFoundError):
     """A run or a checkpoint that was asked for does not exist."""
 

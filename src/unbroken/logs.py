@@ -10,7 +10,7 @@ import contextlib
 import logging
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from unbroken.errors import UnbrokenError
@@ -48,9 +48,13 @@ def warn_checkpoint(message: str) -> None:
 
 
 @contextlib.contextmanager
-def logging_to(path: Path, *, console: bool = True) -> Iterator[None]:
-    """Send log lines to the end of a file for a while, and to the console."""
+def logging_to(
+    path: Path, *, console: bool = True, shown: Callable[[logging.LogRecord], bool] | None = None
+) -> Iterator[None]:
+    """Send log lines to the end of a file for a while, and to the console those that `shown` wants (default: all)."""
     handlers: list[logging.Handler] = [_ConsoleHandler(sys.stdout)] if console else []
+    for handler in handlers if shown is not None else ():
+        handler.addFilter(shown)
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = _QuietFileHandler(path, encoding="utf-8", errors="backslashreplace")

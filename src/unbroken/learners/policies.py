@@ -39,7 +39,7 @@ class TrainedPolicy:
             raise DamagedFile(
                 f"the weights do not fit the configuration: {' '.join(str(error).split())[:300]}"
             ) from error
-        self._masked = config.algo == "maskable_ppo"
+        self.masked = config.algo == "maskable_ppo"
         self._memory: Any = None
 
     def forget(self) -> None:
@@ -48,7 +48,7 @@ class TrainedPolicy:
 
     def act(self, observations: Any, masks: NDArray[np.bool_] | None = None) -> NDArray[Any]:
         """Actions for a batch of observations; `masks` are legal choices, used by algorithms that know them."""
-        words = {"action_masks": masks} if self._masked else {}
+        words = {"action_masks": masks} if self.masked else {}
         if hasattr(self._model.policy, "lstm_actor"):
             words = {"state": self._memory, "episode_start": np.array([self._memory is None])}
         actions, self._memory = self._model.predict(observations, deterministic=True, **words)

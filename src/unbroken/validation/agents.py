@@ -44,11 +44,15 @@ class NotThatAgent(UnbrokenError, ValueError):
 
 @dataclass(frozen=True)
 class AgentSpec:
-    """Which training makes an agent, and which of its models is judged. `values` are keys of a run's configuration."""
+    """Which training makes an agent, and which of its models is judged. `values` are keys of a run's configuration.
+
+    `apart` gives the run a name with the key in it: a quick training must not become what the user's own goes on from.
+    """
 
     scenario: str
     values: Mapping[str, Any]
     model: Model = "best"
+    apart: bool = False
 
     @cached_property
     def config(self) -> RunConfig:
@@ -144,7 +148,7 @@ def collect(spec: AgentSpec, folder: RunFolder) -> Result:
 def _run_name(spec: AgentSpec, runs_dir: Path) -> str:
     """The usual name, where it is free or holds this training; else one with the key, so that nobody's run is touched."""
     folder = RunFolder(runs_dir, spec.run)
-    if not folder.path.exists() or _difference(spec, folder) is None:
+    if not spec.apart and (not folder.path.exists() or _difference(spec, folder) is None):
         return spec.run
     return f"{spec.run}-{spec.inputs.short}"
 

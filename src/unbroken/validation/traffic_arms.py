@@ -11,14 +11,26 @@ from numpy.typing import NDArray
 
 from unbroken.cache.result import Result
 from unbroken.cache.result_cache import ResultCache
+from unbroken.cache.sources import file_source, module_sources
 from unbroken.capture.codec import digest
+from unbroken.fingerprint import traffic_scenario, traffic_task_module
+from unbroken.traffic import environments
 from unbroken.traffic.controllers.base import Controller
 from unbroken.traffic.controllers.choosing import make_controller
+from unbroken.traffic.environments import TrafficEnv
+from unbroken.traffic.layout import Layout
 from unbroken.traffic.metrics import Metrics, Rows, measured
 from unbroken.traffic.playing import Episode, joined
+from unbroken.traffic.registration import ENVIRONMENTS
+from unbroken.traffic.rendering import main_path
 from unbroken.traffic.scenario import DECISION, Horizon
-from unbroken.validation.results import Metric, Play
+from unbroken.traffic.tasks.base import Task
+from unbroken.traffic.tasks.driving import AgentControl
+from unbroken.validation.agents import Agent
+from unbroken.validation.policies import loaded_policy, weights_digest
+from unbroken.validation.results import Metric, Play, Queues, SpaceTime
 from unbroken.validation.traffic_inputs import (
+    PLAYING,
     Controlled,
     Described,
     baseline_control,
@@ -126,11 +138,51 @@ def _result(episode: Episode, steps: int) -> Result:
 
 def baseline_player(described: Described, name: str, horizon: Horizon, metric: str) -> TrafficPlayer:
     """The player of a baseline. Raises ConfigurationError for a name or settings that do not fit the scenario."""
-    scenario = described.scenario
-    make_controller(name, scenario)
+    make = BaselineMaker(described, name)
+    make()
+    return TrafficPlayer(name, described, baseline_control(described.scenario, name), make, horizon, metric)
+
+
+def agent_player(described: Described, agent: Agent, horizon: Horizon, metric: str) -> TrafficPlayer:
+    """The player of a trained agent. Raises ConfigurationError where scenario and environment do not fit."""
+    config = agent.spec.config
+    module = traffic_task_module(traffic_scenario(config.target) or "")
+    weights = {"algo": config.algo, "weights": weights_digest(agent.zip_bytes), "environment": config.target}
+    code = {
+        **module_sources(PLAYING, module, "unbroken.traffic.tasks.driving"),
+        **file_source("unbroken.learners.policies"),
+    }
+    controlled = Controlled("rl", weights, code)
     return TrafficPlayer(
-        name, described, baseline_control(scenario, name), lambda: make_controller(name, scenario), horizon, metric
+        "agent", described, controlled, AgentMaker(described, agent), horizon, metric, training_seed=config.seed
     )
+
+
+def task_class(target: str) -> type[Task]:
+    """The task of one of our environments."""
+    env: type[TrafficEnv] = getattr(environments, ENVIRONMENTS[traffic_scenario(target) or ""])
+    return env.task_class
+
+
+def space_time(arm: str, seed: int, described: Described, rows: Rows) -> SpaceTime:
+    """Occupancy along the main way of the first origin."""
+    layout = Layout(described.scenario.network)
+    slots = [layout.slots(link) for link in main_path(layout)]
+    lengths = np.concatenate([layout.dx[own] for own in slots])
+    times = rows["time"] - described.scenario.horizon.warm_up
+    return SpaceTime(
+        arm=arm,
+        seed=seed,
+        field=np.concatenate([rows["occupancy"][:, own] for own in slots], axis=1).astype(np.float32) / 255.0,
+        times_s=np.concatenate([[times[0] - DECISION], times]),
+        distances_m=np.concatenate([[0.0], np.cumsum(lengths)]),
+    )
+
+
+def queues(arm: str, described: Described, played: list[Rows]) -> Queues:
+    """The longest queue over time, mean over plays."""
+    longest = np.mean([rows["longest_queue"].mean(axis=1) for rows in played], axis=0)
+    return Queues(arm, played[0]["time"] - described.scenario.horizon.warm_up, longest)
 
 
 def _measures(metrics: Metrics) -> dict[str, float]:
@@ -152,3 +204,26 @@ def _measures(metrics: Metrics) -> dict[str, float]:
         "inside_at_end_veh": sum(metrics.remaining),
         "imbalance_veh": metrics.imbalance,
     }
+
+
+@dataclass(frozen=True)
+class BaselineMaker:
+    """Makes a baseline's controller."""
+
+    described: Described
+    name: str
+
+    def __call__(self) -> Controller:
+        return make_controller(self.name, self.described.scenario)
+
+
+@dataclass(frozen=True)
+class AgentMaker:
+    """Makes the controller that is an agent of one of our environments."""
+
+    described: Described
+    agent: Agent
+
+    def __call__(self) -> Controller:
+        task = task_class(self.agent.spec.config.target)(self.described.scenario)
+        return AgentControl(task, loaded_policy(self.agent))

@@ -37,16 +37,17 @@ class Described:
 
 @dataclass(frozen=True)
 class Controlled:
-    """What controls: `described` by plain values, made of the code of `roots`."""
+    """What controls: `described` by plain values; `sources` are digests of its code and the simulator's."""
 
     kind: Kind
     described: Mapping[str, Any]
-    roots: tuple[str, ...] = (PLAYING,)
+    sources: Mapping[str, str]
 
 
 def baseline_control(scenario: Scenario, name: str) -> Controlled:
     """A baseline with the settings of the scenario's file."""
-    return Controlled("baseline", {"name": name, "settings": dict(scenario.baselines.get(name, {}))})
+    settings = dict(scenario.baselines.get(name, {}))
+    return Controlled("baseline", {"name": name, "settings": settings}, module_sources(PLAYING))
 
 
 def episode_inputs(described: Described, controlled: Controlled, seed: int) -> Inputs:
@@ -64,7 +65,7 @@ def episode_inputs(described: Described, controlled: Controlled, seed: int) -> I
             "decision_interval_s": DECISION,
             "control_interval_s": INTERVAL,
         },
-        sources={**module_sources(*controlled.roots), **described.files},
+        sources={**controlled.sources, **described.files},
         context=context(),
     )
 

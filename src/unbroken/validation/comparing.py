@@ -1,0 +1,156 @@
+"""One scenario of a section: its arms, played on all seeds, as a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unbroken.cache.result_cache import ResultCache
+from unbroken.config import merged
+from unbroken.errors import UsageError
+from unbroken.traffic.scenario import DECISION, Horizon
+from unbroken.validation.agents import Agent, AgentSpec
+from unbroken.validation.results import Arm, Comparison, Metric, Mode, Play, Queues, SpaceTime
+from unbroken.validation.sections import ScenarioPart, Section
+
+Rows = dict[str, NDArray[Any]]
+Played = tuple[Play, Rows]
+
+
+class Player(Protocol):
+    """An arm that can be played; it travels to worker processes."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def training_seed(self) -> int | None: ...
+
+    def play(self, cache: ResultCache, seed: int) -> Played:
+        """One episode, from the cache or computed into it."""
+        ...
+
+
+# plays (arm, seed) pairs, perhaps in other processes, and returns their results in the same order
+PlayAll = Callable[[list[tuple[Player, int]]], Iterable[Played]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One scenario in one mode, before anything is trained or played."""
+
+    name: str
+    part: ScenarioPart
+    mode: Mode
+    seeds: tuple[int, ...]
+    trainings: int
+
+    @classmethod
+    def of(cls, section: Section, name: str, mode: Mode, n_seeds: int | None) -> Task:
+        """A scenario of a section; `n_seeds` goes over the mode's number of seeds."""
+        first, n = section.seeds.first, n_seeds or section.seeds.of(mode)
+        return cls(name, section.scenarios[name], mode, tuple(range(first, first + n)), section.trainings.of(mode))
+
+    def specs(self) -> list[AgentSpec]:
+        """The trainings whose agents are judged. Raises ConfigurationError."""
+        part, quick = self.part, self.mode == "quick"
+        specs = []
+        for seed in range(self.trainings):
+            own = {
+                "target": part.environment,
+                "seed": seed,
+                "environment": {"kwargs": dict(part.kwargs)} if part.kwargs else {},
+            }
+            steps = {"total_timesteps": part.quick_timesteps} if quick else {}
+            specs.append(AgentSpec(self.name, merged(merged(own, part.agent), steps), part.model, apart=quick))
+        for spec in specs:
+            spec.config  # noqa: B018 - a wrong key is said before anything is trained
+        return specs
+
+
+class Kind(Protocol):
+    """What differs between our simulator and other environments."""
+
+    @property
+    def metric(self) -> Metric: ...
+
+    def check(self) -> None:
+        """Raise ConfigurationError, NotFound or UnknownTarget for what cannot be played, before anything is trained."""
+        ...
+
+    def baseline(self, name: str) -> Player: ...
+
+    def agent(self, agent: Agent) -> Player: ...
+
+    def pictures(self, played: Mapping[str, list[Played]]) -> tuple[tuple[SpaceTime, ...], tuple[Queues, ...]]: ...
+
+    def facts(self) -> dict[str, Any]: ...
+
+
+def kind_of(task: Task) -> Kind:
+    """How a scenario is played. Raises ConfigurationError or NotFound for one that cannot be."""
+    if task.part.traffic is not None:
+        from unbroken.validation.traffic_kind import TrafficKind
+
+        return TrafficKind.of(task)
+    from unbroken.validation.gymnasium_kind import GymnasiumKind
+
+    return GymnasiumKind.of(task)
+
+
+def compare(task: Task, kind: Kind, agents: list[Agent], play_all: PlayAll) -> Comparison:
+    """Play all arms on all seeds."""
+    names = [task.part.baseline, *(name for name in task.part.others if name != task.part.baseline)]
+    players = [*(kind.baseline(name) for name in names), *(kind.agent(agent) for agent in agents)]
+    results = iter(play_all([(player, seed) for player in players for seed in task.seeds]))
+    arms, played = [], dict[str, list[Played]]()
+    for player in players:
+        own = [next(results) for _ in task.seeds]
+        arms.append(Arm(player.name, tuple(play for play, _ in own), player.training_seed))
+        played.setdefault(player.name, []).extend(own)
+    pictures, queues = kind.pictures(played)
+    return Comparison(
+        scenario=task.name,
+        metric=kind.metric,
+        rule=task.part.rule(),
+        arms=tuple(arms),
+        curves=tuple(agent.curve for agent in agents),
+        space_time=pictures,
+        queues=queues,
+        facts={**kind.facts(), **_facts(task, agents)},
+    )
+
+
+def _facts(task: Task, agents: list[Agent]) -> dict[str, Any]:
+    steps = sorted({agent.step for agent in agents})
+    return {
+        "seeds of demand": f"{task.seeds[0]} to {task.seeds[-1]} ({len(task.seeds)})",
+        "trainings": len(agents),
+        "target of each training, steps": agents[0].spec.config.total_timesteps if agents else 0,
+        "algorithm": agents[0].spec.config.algo if agents else "",
+        "model judged": f"{task.part.model}, of step {' '.join(f'{step:,}' for step in steps)}",
+        "legs of each training": ", ".join(str(len(agent.curve.legs)) for agent in agents),
+        "agents from the cache": sum(agent.from_cache for agent in agents),
+        "agents' keys": ", ".join(agent.spec.inputs.short for agent in agents),
+    }
+
+
+def best_of(played: Mapping[str, list[Played]], names: Iterable[str], lower_is_better: bool) -> str:
+    """The arm with the best mean."""
+    sign = 1.0 if lower_is_better else -1.0
+    return min(names, key=lambda name: sign * float(np.mean([play.value for play, _ in played[name]])))
+
+
+def horizon_of(task: Task, whole: Horizon) -> Horizon:
+    """The horizon of a traffic scenario in this mode. Raises UsageError for one that is no whole number of decisions."""
+    measured = task.part.horizon.of(task.mode)
+    if measured % 60 or measured > whole.measured:
+        raise UsageError(
+            f"{task.name}: horizon {measured:g} s must be a multiple of 60 s and at most {whole.measured:g} s"
+        )
+    drain = whole.drain if task.part.drain is None else task.part.drain
+    return replace(whole, measured=measured, drain=DECISION * round(drain / DECISION))

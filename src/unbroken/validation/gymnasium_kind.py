@@ -1,0 +1,64 @@
+"""How any other Gymnasium environment is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from unbroken.errors import ConfigurationError
+from unbroken.targets import check_target, check_wrappers
+from unbroken.validation.agents import Agent
+from unbroken.validation.comparing import Played, Player, Task
+from unbroken.validation.gymnasium_arms import World, agent_of, baseline_of, gymnasium_metric
+from unbroken.validation.results import Metric, Queues, SpaceTime
+
+
+@dataclass(frozen=True)
+class GymnasiumKind:
+    """Fulfils `comparing.Kind`."""
+
+    task: Task
+    world: World
+    decisions: int
+    metric: Metric
+
+    @classmethod
+    def of(cls, task: Task) -> GymnasiumKind:
+        """Check what the section says. Raises ConfigurationError, UnknownTarget or MissingExtra."""
+        part = task.part
+        decisions = part.horizon.of(task.mode)
+        if decisions != int(decisions):
+            raise ConfigurationError(f"{task.name}: a horizon in decisions is a whole number, not {decisions:g}")
+        environment = part.agent.get("environment") or {}
+        wrappers = environment.get("wrappers") or []
+        check_target(part.environment)
+        check_wrappers(wrappers)
+        world = World(part.environment, {**part.kwargs, **(environment.get("kwargs") or {})}, tuple(wrappers))
+        metric = gymnasium_metric(part.metric, part.unit, part.better)
+        return cls(task, world, int(decisions), metric)
+
+    def check(self) -> None:
+        """As the protocol says: every policy is made once."""
+        env = self.world.make()
+        try:
+            for name in (self.task.part.baseline, *self.task.part.others):
+                baseline_of(self.world, name, self.decisions, self.metric.name).make(env)
+        finally:
+            env.close()
+
+    def baseline(self, name: str) -> Player:
+        """As the protocol says."""
+        return baseline_of(self.world, name, self.decisions, self.metric.name)
+
+    def agent(self, agent: Agent) -> Player:
+        """As the protocol says."""
+        return agent_of(self.world, agent, self.decisions, self.metric.name)
+
+    def pictures(self, played: Mapping[str, list[Played]]) -> tuple[tuple[SpaceTime, ...], tuple[Queues, ...]]:
+        """None."""
+        return (), ()
+
+    def facts(self) -> dict[str, Any]:
+        """As the protocol says."""
+        return {"environment": self.world.target, "decisions at most": self.decisions}

@@ -1,0 +1,215 @@
+"""`unbroken validate`: rule first, then agents, then arms, then the report; killed anywhere, the same command goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import platform
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unbroken import logs
+from unbroken.cache.result_cache import ResultCache
+from unbroken.context import package_versions
+from unbroken.errors import StoppedEarly, UsageError
+from unbroken.store.durable import LocalBackend, write_json_durably
+from unbroken.store.lock import ExclusiveLock
+from unbroken.validation.agents import Agent, obtain
+from unbroken.validation.comparing import Kind, PlayAll, Task, compare, kind_of
+from unbroken.validation.heading import Heading
+from unbroken.validation.playing import playing
+from unbroken.validation.report import Report, write_report
+from unbroken.validation.results import Mode
+from unbroken.validation.sections import Section, chosen_section, load_sections
+from unbroken.validation.training import Trainer
+from unbroken.validation.verdict import describe, digest
+from unbroken.validation.wording import QUICK
+
+STATE, LOG, LOCK, TRAININGS = "validation.json", "validation.log", ".lock", "trainings"
+
+
+@dataclass(frozen=True)
+class ValidationRequest:
+    """What was asked: of `sections` (a file, None for the package's alone) one section, all scenarios or some."""
+
+    section: str
+    mode: Mode
+    cache: ResultCache
+    runs_dir: Path
+    out: Path
+    scenarios: tuple[str, ...] = ()
+    seeds: int | None = None
+    sections: Path | None = None
+    jobs: int = 1
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A request that has been found possible."""
+
+    request: ValidationRequest
+    section: Section
+    tasks: tuple[tuple[Task, Kind], ...]
+
+    def plain(self) -> dict[str, Any]:
+        """What makes two validations the same, with the rules as they stand before anything runs."""
+        return {
+            "section": self.request.section,
+            "mode": self.request.mode,
+            "content": self.section.model_dump(mode="json"),
+            "seeds": {task.name: list(task.seeds) for task, _ in self.tasks},
+            "rules": {
+                task.name: {"text": describe(r := task.part.rule()), "digest": digest(r)} for task, _ in self.tasks
+            },
+        }
+
+
+def validate(request: ValidationRequest) -> Report:
+    """Carry a validation to its report.
+
+    Raises:
+        UsageError: unknown section or scenario, or a folder that holds other results. UntrustworthyComparison: arms that cannot be
+            compared. StoppedEarly: a signal; the same request continues. And what trainings and storage raise.
+    """
+    plan = _planned(request)
+    with ExclusiveLock(request.out / LOCK, run=str(request.out)):
+        _take_folder(plan)
+        with logs.logging_to(request.out / LOG, shown=_for_people), logs.recording_tracebacks(request.out / LOG):
+            report = _carried(plan)
+    return report
+
+
+def _planned(request: ValidationRequest) -> _Plan:
+    section = chosen_section(load_sections(request.sections), request.section, list(request.scenarios))
+    tasks = [Task.of(section, name, request.mode, request.seeds) for name in section.scenarios]
+    planned = tuple((task, kind_of(task)) for task in tasks)
+    for task, kind in planned:
+        kind.check()
+        task.specs()
+    return _Plan(request, section, planned)
+
+
+def _take_folder(plan: _Plan) -> None:
+    """Begin the results folder, or go on in one of the same validation. Raises UsageError for any other."""
+    out = plan.request.out
+    content = [path for path in out.iterdir() if path.name not in (LOCK, LOG)]
+    if not content:
+        write_json_durably(LocalBackend(out), STATE, {**plan.plain(), "complete": False})
+        return
+    way_out = "give another --out, or move it away"
+    try:
+        state = json.loads((out / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UsageError(f"{out} holds other files than a validation's: {way_out}") from None
+    if state.get("complete"):
+        raise UsageError(f"{out} holds the results of a validation that is complete ({out / 'report.html'}): {way_out}")
+    if {key: value for key, value in state.items() if key != "complete"} != json.loads(json.dumps(plan.plain())):
+        raise UsageError(f"{out} holds a validation of other scenarios, seeds or rules that is not complete: {way_out}")
+
+
+def _for_people(record: logging.LogRecord) -> bool:
+    """The console gets no line for each of hundreds of episodes; the log has them all."""
+    text = record.getMessage()
+    return not text.startswith("[CACHE") or "WARNING" in text or text.startswith("[CACHE RL] No cache")
+
+
+def _say(message: str) -> None:
+    logs.LOGGER.info("[VALIDATION] %s", message)
+
+
+def _carried(plan: _Plan) -> Report:
+    request = plan.request
+    _say(f"Section {request.section}, {request.mode}: {plan.section.title}. Results go to {request.out}")
+    if request.mode == "quick":
+        _say(QUICK)
+    for task, _ in plan.tasks:
+        rule = task.part.rule()
+        _say(f"Rule for {task.name}, written before anything runs ({digest(rule)[:12]}): {describe(rule)}")
+    threads = 1 if request.jobs > 1 else None
+    trainer = Trainer(request.runs_dir, request.out / TRAININGS, threads)
+    with _stopping(trainer):
+        agents = _agents(plan, trainer)
+        with playing(request.cache, request.jobs, request.out / LOG) as play_all:
+            comparisons = [compare(task, kind, agents[task.name], _told(task, play_all)) for task, kind in plan.tasks]
+        report = write_report(comparisons, _heading(plan), request.out)
+    write_json_durably(LocalBackend(request.out), STATE, {**plan.plain(), "complete": True})
+    for line in report.lines():
+        _say(line)
+    _say(f"Report: {report.page}")
+    return report
+
+
+def _told(task: Task, play_all: PlayAll) -> PlayAll:
+    def told(pairs: Any) -> Any:
+        _say(f"{task.name}: {len(pairs)} episodes on seeds {task.seeds[0]} to {task.seeds[-1]}")
+        started = time.monotonic()
+        results = list(play_all(pairs))
+        _say(f"{task.name}: played in {logs.human_seconds(time.monotonic() - started)}")
+        return results
+
+    return told
+
+
+def _agents(plan: _Plan, trainer: Trainer) -> dict[str, list[Agent]]:
+    """All agents, `jobs` trainings at a time."""
+    request = plan.request
+    specs = [(task.name, spec) for task, _ in plan.tasks for spec in task.specs()]
+    found: dict[str, list[Agent]] = {task.name: [] for task, _ in plan.tasks}
+    with ThreadPoolExecutor(max_workers=request.jobs) as pool:
+        waiting = [
+            (name, pool.submit(obtain, request.cache, spec, request.runs_dir, trainer.train)) for name, spec in specs
+        ]
+        try:
+            for name, future in waiting:
+                found[name].append(future.result())
+        except BaseException:
+            trainer.stop()
+            pool.shutdown(cancel_futures=True)
+            raise
+    return found
+
+
+@contextlib.contextmanager
+def _stopping(trainer: Trainer) -> Iterator[None]:
+    """Turn signals into StoppedEarly, after the trainings have saved."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise StoppedEarly(f"stopped by {signal.Signals(number).name}; the same command continues")
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    before: list[tuple[int, Callable[..., Any] | int | None]] = [(n, signal.signal(n, stop)) for n in numbers]
+    try:
+        yield
+    except StoppedEarly:
+        trainer.stop()
+        raise
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+def _heading(plan: _Plan) -> Heading:
+    request = plan.request
+    return Heading(
+        section=request.section,
+        title=plan.section.title,
+        question=plan.section.description,
+        mode=request.mode,
+        command=request.command or f"unbroken validate --section {request.section} --mode {request.mode}",
+        made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {sys.version.split()[0]}",
+        versions=package_versions(),
+    )
