@@ -53,8 +53,9 @@ def logging_to(
 ) -> Iterator[None]:
     """Send log lines to the end of a file for a while, and to the console those that `shown` wants (default: all)."""
     handlers: list[logging.Handler] = [_ConsoleHandler(sys.stdout)] if console else []
-    for handler in handlers if shown is not None else ():
-        handler.addFilter(shown)
+    if shown is not None:
+        for handler in handlers:
+            handler.addFilter(shown)
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = _QuietFileHandler(path, encoding="utf-8", errors="backslashreplace")

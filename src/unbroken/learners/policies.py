@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from io import BytesIO
 from typing import Any
@@ -32,7 +33,10 @@ class TrainedPolicy:
         """
         _require_plain_observations(config)
         venv = build_environment(_alone(config))
-        self._model: Any = build_model(_alone(config), venv)
+        with warnings.catch_warnings():
+            # of sizes of a training that does not take place
+            warnings.simplefilter("ignore", UserWarning)
+            self._model: Any = build_model(_alone(config), venv)
         try:
             self._model.policy.load_state_dict(read_weights(model))
         except RuntimeError as error:

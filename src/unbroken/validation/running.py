@@ -120,7 +120,7 @@ def _take_folder(plan: _Plan) -> None:
 def _for_people(record: logging.LogRecord) -> bool:
     """The console gets no line for each of hundreds of episodes; the log has them all."""
     text = record.getMessage()
-    return not text.startswith("[CACHE") or "WARNING" in text or text.startswith("[CACHE RL] No cache")
+    return not text.startswith("[CACHE") or "WARNING" in text
 
 
 def _say(message: str) -> None:
@@ -171,7 +171,10 @@ def _agents(plan: _Plan, trainer: Trainer) -> dict[str, list[Agent]]:
         ]
         try:
             for name, future in waiting:
-                found[name].append(future.result())
+                agent = future.result()
+                found[name].append(agent)
+                origin = "from the cache" if agent.from_cache else "trained"
+                _say(f"{name}: agent of training {agent.spec.config.seed} is {origin}, key {agent.spec.inputs.short}")
         except BaseException:
             trainer.stop()
             pool.shutdown(cancel_futures=True)

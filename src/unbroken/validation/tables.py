@@ -173,7 +173,7 @@ def _percent(estimate: Estimate | None) -> str:
 
 def _bracketed(value: str, low: str, high: str) -> str:
     # braces: a bracket after the end of a row would be read as an argument of the \\ there
-    text = f"${value}$ {{[${low}$, ${high}$]}}"
+    text = f"${value}$" if low == high else f"${value}$ {{[${low}$, ${high}$]}}"
     return text.replace("$, $", "\0").replace(",", "{,}").replace("\0", "$, $")
 
 

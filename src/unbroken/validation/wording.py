@@ -32,19 +32,23 @@ def apart(value: float, bound: float) -> str:
 
 def percent_interval(estimate: Estimate) -> str:
     """`+34.3 [+31.0, +37.6]`."""
-    return f"{percent(estimate.value)} [{percent(estimate.low)}, {percent(estimate.high)}]"
+    return _with_interval(*map(percent, (estimate.value, estimate.low, estimate.high)))
 
 
 def number_interval(estimate: Estimate) -> str:
     """`165.9 [158.5, 173.3]`."""
-    value, low, high = (number(x, estimate.value) for x in (estimate.value, estimate.low, estimate.high))
-    return f"{value} [{low}, {high}]"
+    return _with_interval(*(number(x, estimate.value) for x in (estimate.value, estimate.low, estimate.high)))
 
 
 def share(estimate: Estimate) -> str:
     """A share of 1 in %, with its interval: `85 % [71, 96]`."""
     value, low, high = (f"{100.0 * x:.0f}" for x in (estimate.value, estimate.low, estimate.high))
-    return f"{value} % [{low}, {high}]"
+    return _with_interval(f"{value} %", low, high)
+
+
+def _with_interval(value: str, low: str, high: str) -> str:
+    # an interval without width is that of a single sample, and would look certain
+    return value if low == high else f"{value} [{low}, {high}]"
 
 
 def counted(n: int, noun: str) -> str:
