@@ -5,6 +5,8 @@ import json
 import os
 import re
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,11 +16,13 @@ from unbroken.errors import UsageError
 from unbroken.store import durable
 from unbroken.store.durable import (
     LocalBackend,
+    is_leftover,
     move_aside,
     remove_leftovers,
     write_bytes_durably,
     write_durably,
     write_json_durably,
+    write_new_durably,
 )
 from unbroken.store.memory import MemoryBackend
 from unbroken.testing.backends import FaultyBackend, RecordingBackend
@@ -198,3 +202,154 @@ def test_replacing_an_open_file_is_tried_again(tmp_path, monkeypatch):
     with pytest.raises(PermissionError):
         write_bytes_durably(LocalBackend(tmp_path), "a", b"2")
     assert (tmp_path / "a").read_bytes() == b"1"
+
+
+@pytest.fixture(params=["links", "no links"])
+def linking(request, monkeypatch):
+    """File systems with and without hard links."""
+
+    def refuse(src, dst):
+        raise OSError(errno.EPERM, "operation not permitted")
+
+    if request.param == "no links":
+        monkeypatch.setattr(os, "link", refuse)
+    return request.param
+
+
+def put_new(backend, path, data):
+    return write_new_durably(backend, path, lambda writer: writer.write(data))
+
+
+@pytest.mark.usefixtures("linking")
+class TestNewNames:
+    """D5: a name is given once, whoever asks for it."""
+
+    def test_the_first_content_stays(self, backend):
+        assert put_new(backend, "x/a", b"first")
+        assert not put_new(backend, "x/a", b"second")
+        assert content(backend, "x/a") == b"first"
+        assert names(backend, "x") == ["a"]
+
+    def test_long_names(self, backend):
+        """Names of the greatest length that begin alike are not mixed up."""
+        long = ["é" * 100 + "n" * 50 + end for end in "ab"]
+        assert [put_new(backend, name, name.encode()) for name in long] == [True, True]
+        assert not put_new(backend, long[0], b"")
+        assert [content(backend, name) for name in long] == [name.encode() for name in long]
+        assert names(backend) == long
+        short = [durable._shortened(name) for name in long]
+        assert short[0] != short[1]
+        assert max(len(name.encode()) for name in short) <= 200
+
+    def test_a_failure_leaves_nothing(self, backend):
+        def fail(writer):
+            writer.write(b"half")
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+        with pytest.raises(OSError, match="no space"):
+            write_new_durably(backend, "x/a", fail)
+        assert names(backend, "x") == []
+
+    def test_what_it_leaves_under_way_is_known(self, backend):
+        seen = []
+
+        def look(writer):
+            writer.write(b"a")
+            seen.extend(names(backend, "x"))
+
+        write_new_durably(backend, "x/a", look)
+        assert len(seen) == 1
+        assert is_leftover(seen[0])
+        assert not any(is_leftover(name) for name in ("a", "a.1-1.tmp", ".a.tmp", "a.claim", ".claim"))
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+    def test_content_and_name_reach_the_disk(self, backend, monkeypatch):
+        """A7: the file before it has its name, the folder after."""
+        synced = []
+        fsync = os.fsync
+
+        def note(descriptor):
+            synced.append((str(Path(f"/proc/self/fd/{descriptor}").readlink()), backend.exists("x/a")))
+            fsync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", note)
+        put_new(backend, "x/a", b"a")
+        file = next(index for index, (path, _) in enumerate(synced) if path.endswith(".tmp"))
+        assert synced[file][1] is False
+        assert synced[file + 1 :] == [(str(backend.root / "x"), True)]
+
+
+def test_a_disk_that_refuses_links_and_all_else_says_so(backend, monkeypatch):
+    def refuse(*arguments, **words):
+        raise OSError(errno.EROFS, "read-only file system")
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(OSError, match="read-only"):
+        put_new(backend, "a", b"a")
+
+
+def test_a_claim_that_cannot_be_removed_is_an_error(backend, monkeypatch):
+    """D5: another user's claim, on a drive with rights, ends in an error and not in waiting for ever."""
+
+    def refuse(src, dst):
+        raise OSError(errno.EPERM, "operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(durable, "_CLAIM_ATTEMPTS", 3)
+    monkeypatch.setattr(durable, "_discard_claim", lambda *arguments: None)
+    backend.make_folder(".a.claim")
+    (backend.root / ".a.claim" / ".a.9-9.tmp").touch()
+    with pytest.raises(OSError, match="cannot be served"):
+        put_new(backend, "a", b"a")
+    assert not backend.exists("a")
+
+
+@pytest.mark.parametrize("stalled", ["_move_folder", "_serve_claim", "_discard_claim"])
+def test_a_claim_bars_nobody_while_its_owner_sleeps(stalled, backend, monkeypatch):
+    """D5: without hard links, a writer that sleeps at any point neither holds up others nor overwrites them on waking."""
+    asleep, wake = threading.Event(), threading.Event()
+    step = getattr(durable, stalled)
+
+    def sleep_first(*arguments):
+        if not asleep.is_set():
+            asleep.set()
+            assert wake.wait(30)
+        return step(*arguments)
+
+    def refuse(src, dst):
+        raise OSError(errno.EPERM, "operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(durable, stalled, sleep_first)
+    with ThreadPoolExecutor(1) as pool:
+        sleeper = pool.submit(put_new, backend, "a", b"sleeper")
+        assert asleep.wait(30)
+        is_new = put_new(backend, "a", b"other")
+        now = content(backend, "a")
+        wake.set()
+        assert sleeper.result(30) is not is_new
+    assert content(backend, "a") == now == (b"other" if is_new else b"sleeper")
+    assert names(backend) == ["a"]
+
+
+def test_windows_renames_to_new_names_only(tmp_path, monkeypatch):
+    """A17: its rename refuses a name that is taken, and is tried again while a scanner has the file open."""
+    rename, refusals = os.rename, [PermissionError("in use")] * 2
+
+    def as_windows(src, dst):
+        if refusals:
+            raise refusals.pop()
+        if Path(dst).exists():
+            raise FileExistsError(dst)
+        rename(src, dst)
+
+    monkeypatch.setattr(os, "rename", as_windows)
+    for name in ("one", "two"):
+        (tmp_path / name).write_text(name)
+    assert durable._rename_new(tmp_path / "one", tmp_path / "new", attempts=3)
+    assert not durable._rename_new(tmp_path / "two", tmp_path / "new", attempts=3)
+    assert (tmp_path / "new").read_text() == "one"
+    refusals.append(PermissionError("not writable"))
+    with pytest.raises(PermissionError):
+        durable._rename_new(tmp_path / "two", tmp_path / "another", attempts=1)

@@ -2,7 +2,8 @@
 
 `write_durably` guarantees: at any moment, also after a kill or a power loss, the path names the complete old content
 or the complete new content; once it has returned, the new one. It writes a temporary file in the same folder, syncs
-it, gives it its final name in one step and syncs the folder.
+it, gives it its final name in one step and syncs the folder. `write_new_durably` does the same for a name that must be
+new, whoever else writes it in the same moment.
 
 What it rests on: a disk that does not lie about fsync, and a file system where rename within one folder is atomic.
 POSIX promises neither that data reaches the disk without fsync nor that a new name does without a sync of its folder.
@@ -13,10 +14,12 @@ replace a file that a scanner or another process has open: the replacement is tr
 
 import contextlib
 import errno
+import hashlib
 import itertools
 import json
 import os
 import re
+import secrets
 import shutil
 import sys
 import time
@@ -28,8 +31,13 @@ from typing import Any, BinaryIO, Self
 from unbroken.store.backend import Buffer, Entry, FileBackend, Fill, Writer, checked_path, joined, name_of, parent_of
 
 _CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_NOT_FREE = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}
 _REPLACE_ATTEMPTS = 8 if sys.platform == "win32" else 1
+_CLAIM_ATTEMPTS = 30
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9]+-[0-9]+\.tmp")
+_CLAIM = re.compile(r"\..+\.claim")
+# bytes of a name that temporary names repeat in full: most file systems allow 255 in all
+_LONG = 200
 
 _counter = itertools.count()
 _being_written: set[str] = set()
@@ -137,6 +145,36 @@ def write_durably(backend: FileBackend, path: str, produce: Fill) -> None:
     backend.sync_folder(folder)
 
 
+def write_new_durably(backend: LocalBackend, path: str, produce: Fill) -> bool:
+    """Make `path` hold exactly what `produce` writes, if nothing has that name; False if something has, which then stays.
+
+    Of several processes, or machines that share the file system, exactly one gets True. At any moment the path names nothing
+    or one complete content. A writer that is killed leaves files that `is_leftover` knows, and keeps nobody from the name.
+    Errors as `write_durably`; a `produce` that fails leaves nothing.
+    """
+    folder = parent_of(checked_path(path))
+    make_folder_durably(backend, folder)
+    # a process number is unique on one machine only
+    temporary = joined(folder, f".{_shortened(name_of(path))}.{os.getpid()}-{secrets.randbelow(10**12)}.tmp")
+    _being_written.add(temporary)
+    try:
+        with backend.create(temporary) as file:
+            produce(file)
+            file.sync()
+        is_new = _give_new_name(backend.local_path(temporary), backend.local_path(path))
+    finally:
+        with contextlib.suppress(OSError):
+            backend.remove(temporary)
+        _being_written.discard(temporary)
+    backend.sync_folder(folder)
+    return is_new
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file or folder of this name belongs to a write under way or killed, and so to nobody else."""
+    return _TEMPORARY.fullmatch(name) is not None or _CLAIM.fullmatch(name) is not None
+
+
 def write_bytes_durably(backend: FileBackend, path: str, content: Buffer) -> None:
     """Make `path` hold `content`; guarantees and errors as `write_durably`."""
 
@@ -234,6 +272,101 @@ def _replace(src: Path, dst: Path, attempts: int) -> None:
             if attempt + 1 == attempts:
                 raise
             time.sleep(0.01 * 2**attempt)
+
+
+def _shortened(name: str) -> str:
+    """The name itself, or one of the same meaning that leaves room for an ending."""
+    encoded = name.encode("utf-8")
+    if len(encoded) <= _LONG:
+        return name
+    return encoded[: _LONG - 33].decode("utf-8", errors="ignore") + "-" + hashlib.sha256(encoded).hexdigest()[:32]
+
+
+def _give_new_name(src: Path, dst: Path) -> bool:
+    if sys.platform == "win32":
+        return _rename_new(src, dst, _REPLACE_ATTEMPTS)
+    try:
+        os.link(src, dst)
+    except FileExistsError:
+        return False
+    except OSError:
+        # FAT, exFAT, and many network and FUSE file systems have no hard links, and name the reason each in its way
+        return _claim_name(src, dst)
+    return True
+
+
+def _rename_new(src: Path, dst: Path, attempts: int) -> bool:
+    """For Windows, where a file cannot be renamed to a name that exists."""
+    for attempt in range(attempts):
+        try:
+            os.rename(src, dst)  # noqa: PTH104 - as in `_replace`
+            return True
+        except FileExistsError:
+            return False
+        except PermissionError:
+            if attempt + 1 == attempts:
+                raise
+            time.sleep(0.01 * 2**attempt)
+    return False
+
+
+def _claim_name(src: Path, dst: Path) -> bool:
+    """As a hard link that refuses an existing name, for file systems without one.
+
+    Who may write is settled by a folder beside `dst`, because a folder never takes the place of one that is not empty. It
+    holds a name only, that of the winner's temporary file, so that whoever comes by can finish for a winner that was killed.
+    The order claim, then look for `dst`, then move is what keeps a late mover from replacing an object that is there.
+    """
+    ticket, claim = src.with_suffix(".claim"), dst.with_name(f".{_shortened(dst.name)}.claim")
+    ticket.mkdir()
+    (ticket / src.name).touch()
+    try:
+        for attempt in itertools.count():
+            if dst.exists():
+                break
+            if attempt == _CLAIM_ATTEMPTS:
+                raise OSError(errno.EBUSY, "a writer's claim cannot be served", os.fspath(claim))
+            time.sleep(0.01 * attempt)
+            _move_folder(ticket, claim)
+            _serve_claim(claim, dst)
+    finally:
+        _discard_claim(ticket)
+    _discard_claim(claim)
+    return not src.exists()
+
+
+def _move_folder(ticket: Path, claim: Path) -> None:
+    try:
+        os.rename(ticket, claim)  # noqa: PTH104 - as in `_replace`
+    except OSError as error:
+        # somebody else's claim is there, or ours already is
+        if error.errno not in _NOT_FREE and not claim.exists():
+            raise
+
+
+def _serve_claim(claim: Path, dst: Path) -> None:
+    for winner in _names_in(claim):
+        if dst.exists():
+            return
+        try:
+            os.replace(dst.with_name(winner), dst)  # noqa: PTH105 - as in `_replace`
+        except FileNotFoundError:
+            # moved by another in this moment, or gone: then this claim must not bar the name
+            _discard_claim(claim, winner)
+
+
+def _discard_claim(claim: Path, *names: str) -> None:
+    with contextlib.suppress(OSError):
+        for name in names or _names_in(claim):
+            (claim / name).unlink(missing_ok=True)
+        claim.rmdir()
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - names are what a claim holds
+    except FileNotFoundError:
+        return []
 
 
 def sync_content(descriptor: int) -> None:
