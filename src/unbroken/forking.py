@@ -46,7 +46,10 @@ def prepare_fork(request: TrainRequest) -> tuple[TrainRequest, RunFolder]:
         try:
             manifest = file.manifest
         except ForeignFile as error:
-            raise UsageError(f"{error}; only checkpoints of unbroken can be continued exactly") from error
+            raise UsageError(
+                f"{error}; only checkpoints of unbroken can be continued exactly. Its weights make a new run: "
+                f"unbroken runs import {request.checkpoint} --target ENVIRONMENT"
+            ) from error
         file.verify()
         kept = _kept_segments(request, file)
     if "config" not in manifest or manifest.get("kind") not in ("rollout", "end"):

@@ -24,7 +24,7 @@ from unbroken.store.checkpoint_file import CheckpointFile, CheckpointWriter, For
 from unbroken.store.durable import LocalBackend
 
 # names under which earlier trainers are known to keep what we keep under the first
-_NAMES = {
+FIELD_NAMES = {
     "actor": ("actor", "actor_state_dict", "policy", "policy_state_dict"),
     "critic": ("critic", "critic_state_dict", "value", "value_state_dict"),
     "actor_optimizer": ("actor_optimizer", "actor_optimizer_state_dict", "optimizer_actor"),
@@ -174,10 +174,10 @@ def _torch_loaded(path: Path) -> Mapping[str, Any]:
 def _load_what_is_there(ppo: PPO, content: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """A file that holds weights, and perhaps more: load what fits, name what is missing."""
     known: dict[str, Any] = {
-        name: next((content[key] for key in keys if key in content), None) for name, keys in _NAMES.items()
+        name: next((content[key] for key in keys if key in content), None) for name, keys in FIELD_NAMES.items()
     }
     for name in ("actor", "critic"):
-        known[name] = known[name] or _below(content, f"{name}.")
+        known[name] = known[name] or below(content, f"{name}.")
     if not known["actor"]:
         raise IncompatibleRun(f"{path} has no actor: its keys are {', '.join(map(str, list(content)[:8]))}")
     missing = [name for name, value in known.items() if value is None or (isinstance(value, Mapping) and not value)]
@@ -199,7 +199,7 @@ def _load_what_is_there(ppo: PPO, content: Mapping[str, Any], path: Path) -> dic
     return found
 
 
-def _below(content: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+def below(content: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """The part of one state dict over both networks that begins with a prefix."""
     nested = [value for value in content.values() if isinstance(value, Mapping)]
     for place in (content, *nested):
