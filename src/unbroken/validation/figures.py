@@ -157,7 +157,9 @@ def draw_curves(comparison: Comparison) -> Figure:
             axes.plot(
                 np.array(curve.steps) / 1e3,
                 curve.values,
-                line,
+                linestyle=line,
+                marker=".",
+                markersize=3,
                 color=colour,
                 linewidth=1.2,
                 label=str(curve.training_seed),

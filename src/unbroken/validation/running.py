@@ -35,6 +35,7 @@ from unbroken.validation.verdict import describe, digest
 from unbroken.validation.wording import QUICK
 
 STATE, LOG, LOCK, TRAININGS = "validation.json", "validation.log", ".lock", "trainings"
+_WAY_OUT = "give another --out, or move it away"
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def validate(request: ValidationRequest) -> Report:
             compared. StoppedEarly: a signal; the same request continues. And what trainings and storage raise.
     """
     plan = _planned(request)
+    _require_own(request.out)
     with ExclusiveLock(request.out / LOCK, run=str(request.out)):
         _take_folder(plan)
         with logs.logging_to(request.out / LOG, shown=_for_people), logs.recording_tracebacks(request.out / LOG):
@@ -99,6 +101,14 @@ def _planned(request: ValidationRequest) -> _Plan:
     return _Plan(request, section, planned)
 
 
+def _require_own(out: Path) -> None:
+    """Leave no trace, not even a lock, in a folder of other files."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file: name a folder for the results")
+    if out.is_dir() and any(path.name not in (LOCK, LOG) for path in out.iterdir()) and not (out / STATE).is_file():
+        raise UsageError(f"{out} holds other files than a validation's: {_WAY_OUT}")
+
+
 def _take_folder(plan: _Plan) -> None:
     """Begin the results folder, or go on in one of the same validation. Raises UsageError for any other."""
     out = plan.request.out
@@ -106,15 +116,18 @@ def _take_folder(plan: _Plan) -> None:
     if not content:
         write_json_durably(LocalBackend(out), STATE, {**plan.plain(), "complete": False})
         return
-    way_out = "give another --out, or move it away"
     try:
         state = json.loads((out / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise UsageError(f"{out} holds other files than a validation's: {way_out}") from None
+        raise UsageError(f"{out / STATE} cannot be read: {_WAY_OUT}") from None
     if state.get("complete"):
-        raise UsageError(f"{out} holds the results of a validation that is complete ({out / 'report.html'}): {way_out}")
+        raise UsageError(
+            f"{out} holds the results of a validation that is complete ({out / 'report.html'}): {_WAY_OUT}"
+        )
     if {key: value for key, value in state.items() if key != "complete"} != json.loads(json.dumps(plan.plain())):
-        raise UsageError(f"{out} holds a validation of other scenarios, seeds or rules that is not complete: {way_out}")
+        raise UsageError(
+            f"{out} holds a validation of other scenarios, seeds or rules that is not complete: {_WAY_OUT}"
+        )
 
 
 def _for_people(record: logging.LogRecord) -> bool:

@@ -1,0 +1,146 @@
+"""Agents of comparisons: what is loaded, what is the same agent, and what they do in the simulator."""
+
+import dataclasses
+import io
+import zipfile
+
+import gymnasium
+import numpy as np
+import pytest
+
+import unbroken
+import unbroken.envs
+from unbroken.cache import ResultCache
+from unbroken.config import build_config
+from unbroken.errors import ConfigurationError, DamagedFile
+from unbroken.validation.agents import Agent, AgentSpec, NotThatAgent, collect, obtain
+from unbroken.validation.results import Curve
+from unbroken.validation.traffic_arms import agent_player
+from unbroken.validation.traffic_inputs import Described
+
+TARGETS = ("traffic_light_control", "ramp_metering", "adaptive_speed_control")
+
+
+def untrained(target, algo="ppo", seed=3):
+    """An agent with the weights that a plain SB3 model begins with."""
+    spec = AgentSpec(target, {"target": target, "algo": algo, "seed": seed})
+    return Agent(spec, plain_zip(target, algo, seed), 0, Curve(seed, (), (), ()), False)
+
+
+def plain_zip(target, algo="ppo", seed=3):
+    from unbroken.learners.building import algorithm_class
+
+    env = gymnasium.make(f"unbroken/{target}-v0" if target in TARGETS else target)
+    policy = "MlpLstmPolicy" if algo == "recurrent_ppo" else "MlpPolicy"
+    model = algorithm_class(algo)(policy, env, seed=seed, device="cpu")
+    file = io.BytesIO()
+    model.save(file)
+    return file.getvalue()
+
+
+def play(agent, tmp_path, measured, name):
+    described = Described.read(agent.spec.config.target)
+    horizon = dataclasses.replace(described.scenario.horizon, measured=measured)
+    return agent_player(described, agent, horizon, "total_delay").play(ResultCache(tmp_path / name), 7)
+
+
+@pytest.mark.parametrize(
+    ("target", "algo"), [*((target, "ppo") for target in TARGETS), ("ramp_metering", "recurrent_ppo")]
+)
+def test_an_agents_episode_goes_on_from_a_shorter_one_bit_for_bit(tmp_path, target, algo):
+    """D2: extended and whole are the same bits, what the task and the policy remember included; a shorter one is a prefix."""
+    agent = untrained(target, algo)
+    short, short_rows = play(agent, tmp_path, 300.0, "one")
+    extended, rows = play(agent, tmp_path, 600.0, "one")
+    whole, whole_rows = play(agent, tmp_path, 600.0, "two")
+    again, _ = play(agent, tmp_path, 300.0, "two")
+    assert extended == whole
+    assert again == short
+    for name, values in rows.items():
+        assert np.array_equal(values, whole_rows[name]), name
+        assert np.array_equal(values[:20], short_rows[name][:20]), name
+
+
+def test_an_agent_does_in_the_simulator_what_it_does_in_its_environment(tmp_path):
+    """C3: the player and the Gymnasium environment agree on the same demand, decision by decision."""
+    from unbroken.validation.policies import loaded_policy
+
+    agent = untrained("adaptive_speed_control")
+    _, rows = play(agent, tmp_path, 600.0, "cache")
+    env = gymnasium.make("unbroken/adaptive_speed_control-v0", measured=600.0)
+    policy = loaded_policy(agent)
+    observation, _ = env.reset()
+    env.unwrapped.task.begin([np.random.default_rng(7)])
+    start = env.unwrapped.task.simulation.time_spent()[0]
+    observation = env.unwrapped.task.observe()[0]
+    for k in range(40):
+        observation, *_ = env.step(policy.act(observation[None])[0])
+        spent = env.unwrapped.task.simulation.time_spent()[0] - start
+        assert np.allclose(rows["spent"][k], spent, rtol=1e-12)
+
+
+def test_nothing_of_a_models_zip_is_unpickled(tmp_path):
+    """Promise 6: only the weights are read, and as tensors."""
+    from unbroken.learners.policies import TrainedPolicy, weights_digest
+
+    content = plain_zip("CartPole-v1")
+    hostile = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(hostile, "w") as new:
+        for name in old.namelist():
+            payload = b"cos\nsystem\n(S'touch " + str(tmp_path / "hacked").encode() + b"'\ntR."
+            new.writestr(name, old.read(name) if name == "policy.pth" else payload)
+    config = build_config({"target": "CartPole-v1"})
+    policy = TrainedPolicy(config, hostile.getvalue())
+    assert weights_digest(hostile.getvalue()) == weights_digest(content)
+    assert policy.act(np.zeros((1, 4), dtype=np.float32)).shape == (1,)
+    assert not (tmp_path / "hacked").exists()
+    with pytest.raises(DamagedFile, match="do not fit"):
+        TrainedPolicy(build_config({"target": "Acrobot-v1"}), content)
+    with pytest.raises(DamagedFile, match="no weights"):
+        TrainedPolicy(config, content[: len(content) // 2])
+    with pytest.raises(ConfigurationError, match="norm_obs"):
+        TrainedPolicy(build_config({"target": "CartPole-v1", "environment": {"normalize": {}}}), content)
+
+
+def spec_of(**more):
+    hyperparameters = {"n_steps": 64, "n_epochs": 1}
+    return AgentSpec(
+        "poles", {"target": "CartPole-v1", "total_timesteps": 128, "hyperparameters": hyperparameters, **more}
+    )
+
+
+def train_here(runs):
+    def train(spec, run):
+        unbroken.train(
+            config=None, run=run, runs_dir=str(runs), steps=spec.config.total_timesteps, settings=spec.config.plain()
+        )
+
+    return train
+
+
+def test_an_agent_is_its_configuration_and_its_lineage(tmp_path):
+    """D3: another configuration is another key and another run; a run that changed on the way is never taken for a clean one."""
+    from unbroken.folder import RunFolder
+
+    runs, cache, trained = tmp_path / "runs", ResultCache(tmp_path / "cache"), []
+
+    def train(spec, run):
+        trained.append(run)
+        train_here(runs)(spec, run)
+
+    spec = spec_of()
+    first = obtain(cache, spec, runs, train)
+    assert (first.from_cache, trained) == (False, ["CartPole-v1-ppo-seed0"])
+    assert obtain(cache, spec, runs, train).from_cache
+    other = spec_of(evaluation={"episodes": 2})
+    obtain(cache, other, runs, train)
+    assert trained[1] == f"CartPole-v1-ppo-seed0-{other.inputs.short}"
+
+    unbroken.train(
+        run="CartPole-v1-ppo-seed0", runs_dir=str(runs), steps=256, settings={"hyperparameters.learning_rate": 1e-4}
+    )
+    mixed = spec_of(total_timesteps=256, hyperparameters={"n_steps": 64, "n_epochs": 1, "learning_rate": 1e-4})
+    with pytest.raises(NotThatAgent, match="changed on the way"):
+        collect(mixed, RunFolder(runs, "CartPole-v1-ppo-seed0"))
+    obtain(cache, mixed, runs, train)
+    assert trained[2] == f"CartPole-v1-ppo-seed0-{mixed.inputs.short}"

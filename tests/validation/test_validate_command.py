@@ -1,0 +1,185 @@
+"""`unbroken validate` as a user runs it: real trainings, real kills, the user's own section."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+SECTIONS = """
+mine:
+  title: Balancing poles
+  seeds: {first: 100, quick: 3, full: 10}
+  trainings: {quick: 1, full: 2}
+  scenarios:
+    poles:
+      environment: CartPole-v1
+      baseline: my_policies:Leaning
+      others: [random, "constant:0"]
+      metric: return
+      target_percent: 5
+      least_trainings: 2
+      horizon: {quick: 100, full: 200}
+      quick_timesteps: 512
+      agent: {hyperparameters: {n_steps: 128, n_epochs: 2}, total_timesteps: 1024}
+"""
+POLICIES = '''
+class Leaning:
+    """Pushes to the side to which the pole leans."""
+
+    def __init__(self, env):
+        self.pushes = 0
+
+    def __call__(self, observation):
+        self.pushes += 1
+        return int(observation[2] > 0)
+'''
+
+
+@pytest.fixture
+def place(tmp_path):
+    (tmp_path / "sections.yaml").write_text(SECTIONS)
+    (tmp_path / "my_policies.py").write_text(POLICIES)
+    return tmp_path
+
+
+def command(*words):
+    return [sys.executable, "-m", "unbroken", "validate", "--sections", "sections.yaml", "--section", "mine", *words]
+
+
+def run(place, *words, code=0):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command(*words), cwd=place, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def rows(folder):
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_section_of_the_users_own_is_compared_and_found_in_the_cache_again(place):
+    """C4, D1, D3: quick says that it proves nothing; a warm cache trains and plays nothing; a changed learner is a miss for the
+    agent and a hit for the baselines."""
+    said = run(place, "--out", "first")
+    folder = place / "first"
+    assert "proves nothing" in said
+    assert (
+        said.index("written before anything runs") < said.index("Training CartPole") < said.index("episodes on seeds")
+    )
+    assert {row["arm"] for row in rows(folder)} == {"my_policies:Leaning", "random", "constant:0", "agent"}
+    found = json.loads((folder / "metrics.json").read_text())
+    assert json.loads((folder / "validation.json").read_text())["complete"]
+    assert "not judged" in json.dumps(found)
+    for name in ("table.tex", "report.html", "improvement.png", "learning-poles.png", "validation.log"):
+        assert (folder / name).stat().st_size > 100
+
+    again = run(place, "--out", "second")
+    assert "Training" not in again
+    assert "is from the cache" in again
+    assert rows(place / "second") == rows(folder)
+    log = (place / "second" / "validation.log").read_text()
+    assert "[CACHE BASELINE] Using universal cache" in log
+    assert "No cache found" not in log
+
+    (place / "sections.yaml").write_text(SECTIONS.replace("n_epochs: 2", "n_epochs: 3"))
+    changed = run(place, "--out", "third")
+    log = (place / "third" / "validation.log").read_text()
+    assert "Training CartPole" in changed
+    assert "[CACHE RL] No cache found for poles" in log
+    assert "[CACHE BASELINE] No cache found" not in log
+    kept = [row for row in rows(place / "third") if row["arm"] != "agent"]
+    assert kept == [row for row in rows(folder) if row["arm"] != "agent"]
+
+    (place / "my_policies.py").write_text(POLICIES.replace("> 0", "> 0.01"))
+    run(place, "--out", "fourth")
+    log = (place / "fourth" / "validation.log").read_text()
+    assert log.count("[CACHE BASELINE] No cache found") == 3
+
+
+def test_killed_anywhere_the_same_command_ends_with_the_same_results(place):
+    """C4, A5: SIGKILL for all processes in the middle of a training and again later; SIGTERM leaves with 75."""
+    words = ("--mode", "full", "--out", "results")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for moment, number in (("Training", signal.SIGKILL), ("is trained", signal.SIGTERM)):
+        with (place / "console.txt").open("w") as console:
+            process = subprocess.Popen(
+                command(*words),
+                cwd=place,
+                env=environment,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        waited = time.monotonic()
+        while moment not in (place / "console.txt").read_text() and process.poll() is None:
+            assert time.monotonic() - waited < 120
+            time.sleep(0.05)
+        time.sleep(2.0 if number == signal.SIGKILL else 0.0)
+        if number == signal.SIGKILL:
+            os.killpg(process.pid, number)
+            assert process.wait(60) == -number
+        else:
+            process.send_signal(number)
+            assert process.wait(120) == 75, (place / "console.txt").read_text()
+    said = run(place, *words)
+    assert "Report: " in said
+    refused = run(place, *words, code=2)
+    assert "complete" in refused
+    assert "--out" in refused
+
+    undisturbed = place / "elsewhere"
+    undisturbed.mkdir()
+    for name in ("sections.yaml", "my_policies.py"):
+        (undisturbed / name).write_text((place / name).read_text())
+    run(undisturbed, *words, "--jobs", "2")
+    assert rows(undisturbed / "results") == rows(place / "results")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--section", "min"), "did you mean 'mine'?"),
+        (("--scenario", "pole"), "did you mean 'poles'?"),
+        (("--out", "my_policies.py"), "is a file"),
+        (("--out", "."), "holds other files"),
+        (("--sections", "none.yaml"), "there is no file of sections none.yaml"),
+    ],
+)
+def test_bad_input_is_one_clear_line(place, words, expected):
+    said = run(place, *words, code=66 if "none.yaml" in words else 2)
+    assert expected in said
+    assert len(said.strip().splitlines()) == 1
+    assert sorted(path.name for path in place.iterdir() if path.name != "__pycache__") == [
+        "my_policies.py",
+        "sections.yaml",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("metric: return", "metrics: return", "unknown key"),
+        ("target_percent: 5", "target_percent: much", "target_percent"),
+        ("my_policies:Leaning", "my_policies:Leanin", "cannot be imported"),
+        ("my_policies:Leaning", "leaning", "write random, constant:VALUE or module:policy"),
+        ("constant:0", "constant:7", "not in the action space"),
+        ("CartPole-v1", "CartPol-v1", "did you mean 'CartPole-v1'?"),
+        ("full: 200}", "full: 200.5}", "whole number"),
+    ],
+)
+def test_a_wrong_section_is_refused_before_anything_is_trained(place, before, after, expected):
+    (place / "sections.yaml").write_text(SECTIONS.replace(before, after))
+    said = run(place, "--mode", "full", "--out", "results", code=2)
+    assert expected in said
+
+
+def test_a_training_that_fails_is_said_with_its_own_last_line(place):
+    (place / "sections.yaml").write_text(SECTIONS.replace("n_epochs: 2", "n_epoch: 2"))
+    said = run(place, "--out", "results", code=1)
+    assert "did you mean 'n_epochs'?" in said
