@@ -133,16 +133,16 @@ def test_latex_table_names_letters_that_pdflatex_has_not(heading):
     assert not latex_table([judge(sample_comparison("Abomey-Calavi é"), "full")], heading).startswith("% letters")
 
 
-if shutil.which("pdflatex"):  # nothing of ours needs it, so that it may be missing
-
-    def test_latex_compiles(heading, hostile, tmp_path):
-        findings = [
-            judge(sample_comparison(), "full"),
-            judge(sample_comparison(hostile, {hostile: 3.0, "b": 9.0}), "full"),
-        ]
-        (tmp_path / "table.tex").write_text(latex_table(findings, replace(heading, mode="quick")), encoding="utf-8")
-        document = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{table.tex}\end{document}"
-        (tmp_path / "paper.tex").write_text(document, encoding="utf-8")
-        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-draftmode", "paper.tex"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60, check=False)
-        assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
+@pytest.mark.full
+def test_latex_compiles(heading, hostile, tmp_path):
+    assert shutil.which("pdflatex"), "apt-get install texlive-latex-recommended"
+    findings = [
+        judge(sample_comparison(), "full"),
+        judge(sample_comparison(hostile, {hostile: 3.0, "b": 9.0}), "full"),
+    ]
+    (tmp_path / "table.tex").write_text(latex_table(findings, replace(heading, mode="quick")), encoding="utf-8")
+    document = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{table.tex}\end{document}"
+    (tmp_path / "paper.tex").write_text(document, encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-draftmode", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]

@@ -1,0 +1,63 @@
+"""Sections: the package's own, and the page about their keys."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from unbroken.errors import UsageError
+from unbroken.validation.comparing import Task, kind_of
+from unbroken.validation.sections import ScenarioPart, Section, chosen_section, load_sections
+
+PAGE = Path(__file__).parents[2] / "docs" / "formats" / "sections.md"
+
+
+def test_the_section_of_the_requirements_is_there(tmp_path):
+    """C3, C4: three scenarios, targets of 15, 12 and 10 %, 600 and 3,600 s, five trainings, twenty seeds, all playable."""
+    section = load_sections()["7.6"]
+    parts = section.scenarios
+    assert {name: part.target_percent for name, part in parts.items()} == {
+        "traffic_light_control": 15,
+        "ramp_metering": 12,
+        "adaptive_speed_control": 10,
+    }
+    for name, part in parts.items():
+        assert (part.horizon.quick, part.horizon.full) == (600, 3600)
+        for mode, trainings, seeds in (("quick", 1, 4), ("full", 5, 20)):
+            task = Task.of(section, name, mode, None)
+            assert (len(task.specs()), len(task.seeds)) == (trainings, seeds)
+            kind_of(task).check()
+        assert {spec.config.total_timesteps for spec in Task.of(section, name, "quick", None).specs()} == {5_000}
+        assert min(spec.config.total_timesteps for spec in Task.of(section, name, "full", None).specs()) > 300_000
+
+
+def test_every_key_is_on_the_page_and_its_example_can_be_run(tmp_path):
+    text = PAGE.read_text(encoding="utf-8")
+    for key in (*Section.model_fields, *ScenarioPart.model_fields):
+        assert f"`{key}`" in text, key
+    path = tmp_path / "sections.yaml"
+    path.write_text(re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1], encoding="utf-8")
+    section = chosen_section(load_sections(path), "mine", [])
+    kind_of(Task.of(section, "poles", "full", None)).check()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("baseline: webster", "baseline: webstr", "did you mean 'webster'?"),
+        ("metric: total_delay", "metric: total", "is none of"),
+        ("full: 3600", "full: 3601", "multiple of 60 s"),
+        ("full: 3600", "full: 7200", "at most 3600 s"),
+    ],
+)
+def test_what_our_simulator_cannot_play_is_said(tmp_path, before, after, expected):
+    own = (Path(PAGE).parents[2] / "src/unbroken/validation/sections.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "sections.yaml"
+    path.write_text(own.replace(before, after), encoding="utf-8")
+    with pytest.raises(UsageError, match=re.escape(expected)):
+        check_all(load_sections(path)["7.6"])
+
+
+def check_all(section):
+    for name in section.scenarios:
+        kind_of(Task.of(section, name, "full", None)).check()
