@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from unbroken.errors import UsageError
-from unbroken.validation.comparing import Task, kind_of
+from unbroken.validation.comparing import ScenarioPlan, kind_of
 from unbroken.validation.sections import ScenarioPart, Section, chosen_section, load_sections
 
 PAGE = Path(__file__).parents[2] / "docs" / "formats" / "sections.md"
@@ -24,11 +24,15 @@ def test_the_section_of_the_requirements_is_there(tmp_path):
     for name, part in parts.items():
         assert (part.horizon.quick, part.horizon.full) == (600, 3600)
         for mode, trainings, seeds in (("quick", 1, 4), ("full", 5, 20)):
-            task = Task.of(section, name, mode, None)
-            assert (len(task.specs()), len(task.seeds)) == (trainings, seeds)
-            kind_of(task).check()
-        assert {spec.config.total_timesteps for spec in Task.of(section, name, "quick", None).specs()} == {5_000}
-        assert min(spec.config.total_timesteps for spec in Task.of(section, name, "full", None).specs()) > 300_000
+            plan = ScenarioPlan.of(section, name, mode, None)
+            assert (len(plan.specs()), len(plan.seeds)) == (trainings, seeds)
+            kind_of(plan).check()
+        assert {spec.config.total_timesteps for spec in ScenarioPlan.of(section, name, "quick", None).specs()} == {
+            5_000
+        }
+        assert (
+            min(spec.config.total_timesteps for spec in ScenarioPlan.of(section, name, "full", None).specs()) > 300_000
+        )
 
 
 def test_every_key_is_on_the_page_and_its_example_can_be_run(tmp_path):
@@ -38,7 +42,7 @@ def test_every_key_is_on_the_page_and_its_example_can_be_run(tmp_path):
     path = tmp_path / "sections.yaml"
     path.write_text(re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1], encoding="utf-8")
     section = chosen_section(load_sections(path), "mine", [])
-    kind_of(Task.of(section, "poles", "full", None)).check()
+    kind_of(ScenarioPlan.of(section, "poles", "full", None)).check()
 
 
 @pytest.mark.parametrize(
@@ -60,4 +64,4 @@ def test_what_our_simulator_cannot_play_is_said(tmp_path, before, after, expecte
 
 def check_all(section):
     for name in section.scenarios:
-        kind_of(Task.of(section, name, "full", None)).check()
+        kind_of(ScenarioPlan.of(section, name, "full", None)).check()

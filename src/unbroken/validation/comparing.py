@@ -40,7 +40,7 @@ PlayAll = Callable[[list[tuple[Player, int]]], Iterable[Played]]
 
 
 @dataclass(frozen=True)
-class Task:
+class ScenarioPlan:
     """One scenario in one mode, before anything is trained or played."""
 
     name: str
@@ -50,7 +50,7 @@ class Task:
     trainings: int
 
     @classmethod
-    def of(cls, section: Section, name: str, mode: Mode, n_seeds: int | None) -> Task:
+    def of(cls, section: Section, name: str, mode: Mode, n_seeds: int | None) -> ScenarioPlan:
         """A scenario of a section; `n_seeds` goes over the mode's number of seeds."""
         first, n = section.seeds.first, n_seeds or section.seeds.of(mode)
         return cls(name, section.scenarios[name], mode, tuple(range(first, first + n)), section.trainings.of(mode))
@@ -91,48 +91,48 @@ class Kind(Protocol):
     def facts(self) -> dict[str, Any]: ...
 
 
-def kind_of(task: Task) -> Kind:
+def kind_of(plan: ScenarioPlan) -> Kind:
     """How a scenario is played. Raises ConfigurationError or NotFound for one that cannot be."""
-    if task.part.traffic is not None:
+    if plan.part.traffic is not None:
         from unbroken.validation.traffic_kind import TrafficKind
 
-        return TrafficKind.of(task)
+        return TrafficKind.of(plan)
     from unbroken.validation.gymnasium_kind import GymnasiumKind
 
-    return GymnasiumKind.of(task)
+    return GymnasiumKind.of(plan)
 
 
-def compare(task: Task, kind: Kind, agents: list[Agent], play_all: PlayAll) -> Comparison:
+def compare(plan: ScenarioPlan, kind: Kind, agents: list[Agent], play_all: PlayAll) -> Comparison:
     """Play all arms on all seeds."""
-    names = [task.part.baseline, *(name for name in task.part.others if name != task.part.baseline)]
+    names = [plan.part.baseline, *(name for name in plan.part.others if name != plan.part.baseline)]
     players = [*(kind.baseline(name) for name in names), *(kind.agent(agent) for agent in agents)]
-    results = iter(play_all([(player, seed) for player in players for seed in task.seeds]))
+    results = iter(play_all([(player, seed) for player in players for seed in plan.seeds]))
     arms, played = [], dict[str, list[Played]]()
     for player in players:
-        own = [next(results) for _ in task.seeds]
+        own = [next(results) for _ in plan.seeds]
         arms.append(Arm(player.name, tuple(play for play, _ in own), player.training_seed))
         played.setdefault(player.name, []).extend(own)
     pictures, queues = kind.pictures(played)
     return Comparison(
-        scenario=task.name,
+        scenario=plan.name,
         metric=kind.metric,
-        rule=task.part.rule(),
+        rule=plan.part.rule(),
         arms=tuple(arms),
         curves=tuple(agent.curve for agent in agents),
         space_time=pictures,
         queues=queues,
-        facts={**kind.facts(), **_facts(task, agents)},
+        facts={**kind.facts(), **_facts(plan, agents)},
     )
 
 
-def _facts(task: Task, agents: list[Agent]) -> dict[str, Any]:
+def _facts(plan: ScenarioPlan, agents: list[Agent]) -> dict[str, Any]:
     steps = sorted({agent.step for agent in agents})
     return {
-        "seeds of demand": f"{task.seeds[0]} to {task.seeds[-1]} ({len(task.seeds)})",
+        "seeds of demand": f"{plan.seeds[0]} to {plan.seeds[-1]} ({len(plan.seeds)})",
         "trainings": len(agents),
         "target of each training, steps": agents[0].spec.config.total_timesteps if agents else 0,
         "algorithm": agents[0].spec.config.algo if agents else "",
-        "model judged": f"{task.part.model}, of step {' '.join(f'{step:,}' for step in steps)}",
+        "model judged": f"{plan.part.model}, of step {' '.join(f'{step:,}' for step in steps)}",
         "legs of each training": ", ".join(str(len(agent.curve.legs)) for agent in agents),
         "agents from the cache": sum(agent.from_cache for agent in agents),
         "agents' keys": ", ".join(agent.spec.inputs.short for agent in agents),
@@ -145,12 +145,12 @@ def best_of(played: Mapping[str, list[Played]], names: Iterable[str], lower_is_b
     return min(names, key=lambda name: sign * float(np.mean([play.value for play, _ in played[name]])))
 
 
-def horizon_of(task: Task, whole: Horizon) -> Horizon:
+def horizon_of(plan: ScenarioPlan, whole: Horizon) -> Horizon:
     """The horizon of a traffic scenario in this mode. Raises UsageError for one that is no whole number of decisions."""
-    measured = task.part.horizon.of(task.mode)
+    measured = plan.part.horizon.of(plan.mode)
     if measured % 60 or measured > whole.measured:
         raise UsageError(
-            f"{task.name}: horizon {measured:g} s must be a multiple of 60 s and at most {whole.measured:g} s"
+            f"{plan.name}: horizon {measured:g} s must be a multiple of 60 s and at most {whole.measured:g} s"
         )
-    drain = whole.drain if task.part.drain is None else task.part.drain
+    drain = whole.drain if plan.part.drain is None else plan.part.drain
     return replace(whole, measured=measured, drain=DECISION * round(drain / DECISION))

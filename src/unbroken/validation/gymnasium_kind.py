@@ -9,7 +9,7 @@ from typing import Any
 from unbroken.errors import ConfigurationError
 from unbroken.targets import check_target, check_wrappers
 from unbroken.validation.agents import Agent
-from unbroken.validation.comparing import Played, Player, Task
+from unbroken.validation.comparing import Played, Player, ScenarioPlan
 from unbroken.validation.gymnasium_arms import World, agent_of, baseline_of, gymnasium_metric
 from unbroken.validation.results import Metric, Queues, SpaceTime
 
@@ -18,31 +18,31 @@ from unbroken.validation.results import Metric, Queues, SpaceTime
 class GymnasiumKind:
     """Fulfils `comparing.Kind`."""
 
-    task: Task
+    plan: ScenarioPlan
     world: World
     decisions: int
     metric: Metric
 
     @classmethod
-    def of(cls, task: Task) -> GymnasiumKind:
+    def of(cls, plan: ScenarioPlan) -> GymnasiumKind:
         """Check what the section says. Raises ConfigurationError, UnknownTarget or MissingExtra."""
-        part = task.part
-        decisions = part.horizon.of(task.mode)
+        part = plan.part
+        decisions = part.horizon.of(plan.mode)
         if decisions != int(decisions):
-            raise ConfigurationError(f"{task.name}: a horizon in decisions is a whole number, not {decisions:g}")
+            raise ConfigurationError(f"{plan.name}: a horizon in decisions is a whole number, not {decisions:g}")
         environment = part.agent.get("environment") or {}
         wrappers = environment.get("wrappers") or []
         check_target(part.environment)
         check_wrappers(wrappers)
         world = World(part.environment, {**part.kwargs, **(environment.get("kwargs") or {})}, tuple(wrappers))
         metric = gymnasium_metric(part.metric, part.unit, part.better)
-        return cls(task, world, int(decisions), metric)
+        return cls(plan, world, int(decisions), metric)
 
     def check(self) -> None:
         """As the protocol says: every policy is made once."""
         env = self.world.make()
         try:
-            for name in (self.task.part.baseline, *self.task.part.others):
+            for name in (self.plan.part.baseline, *self.plan.part.others):
                 baseline_of(self.world, name, self.decisions, self.metric.name).make(env)
         finally:
             env.close()

@@ -24,7 +24,7 @@ from unbroken.errors import StoppedEarly, UsageError
 from unbroken.store.durable import LocalBackend, write_json_durably
 from unbroken.store.lock import ExclusiveLock
 from unbroken.validation.agents import Agent, obtain
-from unbroken.validation.comparing import Kind, PlayAll, Task, compare, kind_of
+from unbroken.validation.comparing import Kind, PlayAll, ScenarioPlan, compare, kind_of
 from unbroken.validation.heading import Heading
 from unbroken.validation.playing import playing
 from unbroken.validation.report import Report, write_report
@@ -55,12 +55,12 @@ class ValidationRequest:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _Work:
     """A request that has been found possible."""
 
     request: ValidationRequest
     section: Section
-    tasks: tuple[tuple[Task, Kind], ...]
+    plans: tuple[tuple[ScenarioPlan, Kind], ...]
 
     def plain(self) -> dict[str, Any]:
         """What makes two validations the same, with the rules as they stand before anything runs."""
@@ -68,9 +68,9 @@ class _Plan:
             "section": self.request.section,
             "mode": self.request.mode,
             "content": self.section.model_dump(mode="json"),
-            "seeds": {task.name: list(task.seeds) for task, _ in self.tasks},
+            "seeds": {plan.name: list(plan.seeds) for plan, _ in self.plans},
             "rules": {
-                task.name: {"text": describe(r := task.part.rule()), "digest": digest(r)} for task, _ in self.tasks
+                plan.name: {"text": describe(r := plan.part.rule()), "digest": digest(r)} for plan, _ in self.plans
             },
         }
 
@@ -82,23 +82,23 @@ def validate(request: ValidationRequest) -> Report:
         UsageError: unknown section or scenario, or a folder that holds other results. UntrustworthyComparison: arms that cannot be
             compared. StoppedEarly: a signal; the same request continues. And what trainings and storage raise.
     """
-    plan = _planned(request)
+    work = _planned(request)
     _require_own(request.out)
     with ExclusiveLock(request.out / LOCK, run=str(request.out)):
-        _take_folder(plan)
+        _take_folder(work)
         with logs.logging_to(request.out / LOG, shown=_for_people), logs.recording_tracebacks(request.out / LOG):
-            report = _carried(plan)
+            report = _carried(work)
     return report
 
 
-def _planned(request: ValidationRequest) -> _Plan:
+def _planned(request: ValidationRequest) -> _Work:
     section = chosen_section(load_sections(request.sections), request.section, list(request.scenarios))
-    tasks = [Task.of(section, name, request.mode, request.seeds) for name in section.scenarios]
-    planned = tuple((task, kind_of(task)) for task in tasks)
-    for task, kind in planned:
+    plans = [ScenarioPlan.of(section, name, request.mode, request.seeds) for name in section.scenarios]
+    planned = tuple((plan, kind_of(plan)) for plan in plans)
+    for plan, kind in planned:
         kind.check()
-        task.specs()
-    return _Plan(request, section, planned)
+        plan.specs()
+    return _Work(request, section, planned)
 
 
 def _require_own(out: Path) -> None:
@@ -109,12 +109,12 @@ def _require_own(out: Path) -> None:
         raise UsageError(f"{out} holds other files than a validation's: {_WAY_OUT}")
 
 
-def _take_folder(plan: _Plan) -> None:
+def _take_folder(work: _Work) -> None:
     """Begin the results folder, or go on in one of the same validation. Raises UsageError for any other."""
-    out = plan.request.out
+    out = work.request.out
     content = [path for path in out.iterdir() if path.name not in (LOCK, LOG)]
     if not content:
-        write_json_durably(LocalBackend(out), STATE, {**plan.plain(), "complete": False})
+        write_json_durably(LocalBackend(out), STATE, {**work.plain(), "complete": False})
         return
     try:
         state = json.loads((out / STATE).read_text(encoding="utf-8"))
@@ -124,7 +124,7 @@ def _take_folder(plan: _Plan) -> None:
         raise UsageError(
             f"{out} holds the results of a validation that is complete ({out / 'report.html'}): {_WAY_OUT}"
         )
-    if {key: value for key, value in state.items() if key != "complete"} != json.loads(json.dumps(plan.plain())):
+    if {key: value for key, value in state.items() if key != "complete"} != json.loads(json.dumps(work.plain())):
         raise UsageError(
             f"{out} holds a validation of other scenarios, seeds or rules that is not complete: {_WAY_OUT}"
         )
@@ -140,44 +140,44 @@ def _say(message: str) -> None:
     logs.LOGGER.info("[VALIDATION] %s", message)
 
 
-def _carried(plan: _Plan) -> Report:
-    request = plan.request
-    _say(f"Section {request.section}, {request.mode}: {plan.section.title}. Results go to {request.out}")
+def _carried(work: _Work) -> Report:
+    request = work.request
+    _say(f"Section {request.section}, {request.mode}: {work.section.title}. Results go to {request.out}")
     if request.mode == "quick":
         _say(QUICK)
-    for task, _ in plan.tasks:
-        rule = task.part.rule()
-        _say(f"Rule for {task.name}, written before anything runs ({digest(rule)[:12]}): {describe(rule)}")
+    for plan, _ in work.plans:
+        rule = plan.part.rule()
+        _say(f"Rule for {plan.name}, written before anything runs ({digest(rule)[:12]}): {describe(rule)}")
     threads = 1 if request.jobs > 1 else None
     trainer = Trainer(request.runs_dir, request.out / TRAININGS, threads)
     with _stopping(trainer):
-        agents = _agents(plan, trainer)
+        agents = _agents(work, trainer)
         with playing(request.cache, request.jobs, request.out / LOG) as play_all:
-            comparisons = [compare(task, kind, agents[task.name], _told(task, play_all)) for task, kind in plan.tasks]
-        report = write_report(comparisons, _heading(plan), request.out)
-    write_json_durably(LocalBackend(request.out), STATE, {**plan.plain(), "complete": True})
+            comparisons = [compare(plan, kind, agents[plan.name], _told(plan, play_all)) for plan, kind in work.plans]
+        report = write_report(comparisons, _heading(work), request.out)
+    write_json_durably(LocalBackend(request.out), STATE, {**work.plain(), "complete": True})
     for line in report.lines():
         _say(line)
     _say(f"Report: {report.page}")
     return report
 
 
-def _told(task: Task, play_all: PlayAll) -> PlayAll:
+def _told(plan: ScenarioPlan, play_all: PlayAll) -> PlayAll:
     def told(pairs: Any) -> Any:
-        _say(f"{task.name}: {len(pairs)} episodes on seeds {task.seeds[0]} to {task.seeds[-1]}")
+        _say(f"{plan.name}: {len(pairs)} episodes on seeds {plan.seeds[0]} to {plan.seeds[-1]}")
         started = time.monotonic()
         results = list(play_all(pairs))
-        _say(f"{task.name}: played in {logs.human_seconds(time.monotonic() - started)}")
+        _say(f"{plan.name}: played in {logs.human_seconds(time.monotonic() - started)}")
         return results
 
     return told
 
 
-def _agents(plan: _Plan, trainer: Trainer) -> dict[str, list[Agent]]:
+def _agents(work: _Work, trainer: Trainer) -> dict[str, list[Agent]]:
     """All agents, `jobs` trainings at a time."""
-    request = plan.request
-    specs = [(task.name, spec) for task, _ in plan.tasks for spec in task.specs()]
-    found: dict[str, list[Agent]] = {task.name: [] for task, _ in plan.tasks}
+    request = work.request
+    specs = [(plan.name, spec) for plan, _ in work.plans for spec in plan.specs()]
+    found: dict[str, list[Agent]] = {plan.name: [] for plan, _ in work.plans}
     with ThreadPoolExecutor(max_workers=request.jobs) as pool:
         waiting = [
             (name, pool.submit(obtain, request.cache, spec, request.runs_dir, trainer.train)) for name, spec in specs
@@ -217,12 +217,12 @@ def _stopping(trainer: Trainer) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _heading(plan: _Plan) -> Heading:
-    request = plan.request
+def _heading(work: _Work) -> Heading:
+    request = work.request
     return Heading(
         section=request.section,
-        title=plan.section.title,
-        question=plan.section.description,
+        title=work.section.title,
+        question=work.section.description,
         mode=request.mode,
         command=request.command or f"unbroken validate --section {request.section} --mode {request.mode}",
         made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -11,7 +11,7 @@ from unbroken.errors import ConfigurationError
 from unbroken.traffic.controllers.choosing import controller_names
 from unbroken.traffic.scenario import DECISION, Horizon
 from unbroken.validation.agents import Agent
-from unbroken.validation.comparing import Played, Player, Task, best_of, horizon_of
+from unbroken.validation.comparing import Played, Player, ScenarioPlan, best_of, horizon_of
 from unbroken.validation.results import Metric, Queues, SpaceTime
 from unbroken.validation.traffic_arms import (
     agent_player,
@@ -28,31 +28,31 @@ from unbroken.validation.traffic_inputs import Described
 class TrafficKind:
     """Fulfils `comparing.Kind`."""
 
-    task: Task
+    plan: ScenarioPlan
     described: Described
     horizon: Horizon
     metric: Metric
 
     @classmethod
-    def of(cls, task: Task) -> TrafficKind:
+    def of(cls, plan: ScenarioPlan) -> TrafficKind:
         """Read the scenario and check what the section says of it. Raises ConfigurationError, NotFound or UsageError."""
-        part = task.part
+        part = plan.part
         described = Described.read(str(part.kwargs.get("scenario") or part.traffic))
         if part.metric not in traffic_metric_names():
             raise ConfigurationError(
-                f"{task.name}: metric {part.metric!r} is none of {', '.join(traffic_metric_names())}"
+                f"{plan.name}: metric {part.metric!r} is none of {', '.join(traffic_metric_names())}"
             )
         known = controller_names(described.scenario)
         for name in (part.baseline, *part.others):
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else f" (there are: {', '.join(known)})"
-                raise ConfigurationError(f"{task.name}: there is no baseline {name!r}{hint}")
-        return cls(task, described, horizon_of(task, described.scenario.horizon), traffic_metric(part.metric))
+                raise ConfigurationError(f"{plan.name}: there is no baseline {name!r}{hint}")
+        return cls(plan, described, horizon_of(plan, described.scenario.horizon), traffic_metric(part.metric))
 
     def check(self) -> None:
         """As the protocol says."""
-        for name in (self.task.part.baseline, *self.task.part.others):
+        for name in (self.plan.part.baseline, *self.plan.part.others):
             self.baseline(name)
 
     def baseline(self, name: str) -> Player:
@@ -66,7 +66,7 @@ class TrafficKind:
     def pictures(self, played: Mapping[str, list[Played]]) -> tuple[tuple[SpaceTime, ...], tuple[Queues, ...]]:
         """The rule's baseline, the best one and the agent on the first seed; queues of all arms."""
         baselines = [name for name in played if name != "agent"]
-        shown = dict.fromkeys([self.task.part.baseline, best_of(played, baselines, True), "agent"])
+        shown = dict.fromkeys([self.plan.part.baseline, best_of(played, baselines, True), "agent"])
         first = [space_time(name, played[name][0][0].seed, self.described, played[name][0][1]) for name in shown]
         lines = [queues(name, self.described, [rows for _, rows in own]) for name, own in played.items()]
         return tuple(first), tuple(lines)
