@@ -49,6 +49,7 @@ benchmarks: install-dev
 	$(BIN)/python benchmarks/plain_ppo.py
 	$(BIN)/python benchmarks/traffic_sumo.py
 	$(BIN)/python benchmarks/traffic_speed.py
+	$(BIN)/python benchmarks/cache.py
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis
