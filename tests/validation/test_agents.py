@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import zipfile
 
 import gymnasium
@@ -98,8 +99,34 @@ def test_nothing_of_a_models_zip_is_unpickled(tmp_path):
         TrainedPolicy(build_config({"target": "Acrobot-v1"}), content)
     with pytest.raises(DamagedFile, match="no weights"):
         TrainedPolicy(config, content[: len(content) // 2])
-    with pytest.raises(ConfigurationError, match="norm_obs"):
+    with pytest.raises(DamagedFile, match="lacks the statistics"):
         TrainedPolicy(build_config({"target": "CartPole-v1", "environment": {"normalize": {}}}), content)
+    for words in ({"algo": "ppo-torch"}, {"environment": {"frame_stack": 2}}):
+        with pytest.raises(ConfigurationError, match=r"not yet ppo-torch|frame_stack cannot"):
+            TrainedPolicy(build_config({"target": "CartPole-v1", **words}), content)
+
+
+def test_a_model_for_use_brings_the_statistics_of_its_observations(tmp_path):
+    """C3, A2: the best model of a training with normalised observations acts as it did there, and SB3 still reads it."""
+    from stable_baselines3 import PPO
+
+    from unbroken.learners.policies import TrainedPolicy, weights_digest
+
+    settings = {"environment.normalize": {}, "hyperparameters.n_steps": 64, "self_test": False}
+    unbroken.train("CartPole-v1", runs_dir=str(tmp_path), run="normal", steps=128, settings=settings)
+    path = tmp_path / "normal" / "best_model" / "best_model.zip"
+    with zipfile.ZipFile(path) as archive:
+        statistics = json.loads(archive.read("exact/normalization.json"))["observations"]
+    model = PPO.load(path, device="cpu")
+    policy = TrainedPolicy(build_config({"target": "CartPole-v1", "environment": {"normalize": {}}}), path.read_bytes())
+    observations = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    normal = (observations - np.array(statistics["mean"])) / np.sqrt(np.array(statistics["var"]) + 1e-8)
+    expected = model.predict(np.clip(normal, -10, 10).astype(np.float32), deterministic=True)[0]
+    assert np.array_equal(policy.act(observations), expected)
+    assert not np.array_equal(model.predict(observations, deterministic=True)[0], expected)
+    final = (tmp_path / "normal" / "CartPole-v1_final.zip").read_bytes()
+    assert path.read_bytes() != final
+    assert weights_digest(path.read_bytes()) == weights_digest(final)
 
 
 def spec_of(**more):

@@ -10,14 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.vec_env import unwrap_vec_normalize
 
 from unbroken.capture.codec import digest
+from unbroken.capture.normalization import fill_normalization
 from unbroken.config import EnvironmentConfig, RunConfig
 from unbroken.errors import ConfigurationError, DamagedFile
 from unbroken.learners.building import algorithm_class, build_environment, build_model
+from unbroken.learners.sb3 import NORMALIZATION
 from unbroken.learners.stored import read_tensors
 
 _WEIGHTS = "policy.pth"
+_NO_STATISTICS = (
+    "the model lacks the statistics of its normalised observations (made before they were kept, or elsewhere)"
+)
 
 
 class TrainedPolicy:
@@ -31,8 +37,11 @@ class TrainedPolicy:
 
         Raises ConfigurationError for what cannot be judged this way, DamagedFile for weights that do not fit.
         """
-        _require_plain_observations(config)
+        _require_judgeable(config)
         venv = build_environment(_alone(config))
+        self._layer = unwrap_vec_normalize(venv)
+        if self._layer is not None:
+            fill_normalization(self._layer, _member(model, NORMALIZATION, _NO_STATISTICS))
         with warnings.catch_warnings():
             # of sizes of a training that does not take place
             warnings.simplefilter("ignore", UserWarning)
@@ -55,7 +64,8 @@ class TrainedPolicy:
         words = {"action_masks": masks} if self.masked else {}
         if hasattr(self._model.policy, "lstm_actor"):
             words = {"state": self._memory, "episode_start": np.array([self._memory is None])}
-        actions, self._memory = self._model.predict(observations, deterministic=True, **words)
+        seen = observations if self._layer is None else self._layer.normalize_obs(observations)
+        actions, self._memory = self._model.predict(seen, deterministic=True, **words)
         return np.asarray(actions)
 
     def get_state(self) -> dict[str, Any]:
@@ -70,36 +80,44 @@ class TrainedPolicy:
 
 def read_weights(model: bytes) -> dict[str, Any]:
     """The policy's state dict in an SB3 zip, read as tensors only. Raises DamagedFile."""
-    try:
-        with zipfile.ZipFile(BytesIO(model)) as archive:
-            weights: dict[str, Any] = read_tensors(archive.read(_WEIGHTS))
-    except (zipfile.BadZipFile, KeyError, EOFError) as error:
-        raise DamagedFile(f"the model has no weights that can be read: {error}") from error
+    weights: dict[str, Any] = read_tensors(_member(model, _WEIGHTS, "the model has no weights that can be read"))
     return weights
 
 
 def weights_digest(model: bytes) -> str:
-    """Hash of a model's weights: the same for the same policy, whenever its file was written."""
-    return digest({name: value.detach().cpu().numpy() for name, value in read_weights(model).items()})
+    """Hash of what a model does: its weights and its statistics; the same whenever its file was written."""
+    weights = {name: value.detach().cpu().numpy() for name, value in read_weights(model).items()}
+    with zipfile.ZipFile(BytesIO(model)) as archive:
+        statistics = archive.read(NORMALIZATION).decode() if NORMALIZATION in archive.namelist() else None
+    return digest({"weights": weights, "normalization": statistics})
+
+
+def _member(model: bytes, name: str, problem: str) -> bytes:
+    try:
+        with zipfile.ZipFile(BytesIO(model)) as archive:
+            return archive.read(name)
+    except (zipfile.BadZipFile, KeyError, EOFError) as error:
+        raise DamagedFile(f"{problem}: {error}") from error
 
 
 def _alone(config: RunConfig) -> RunConfig:
-    """The configuration with one environment, without wrappers of vectors and without a replay buffer of any size."""
+    """The configuration with one environment, and without a replay buffer of any size."""
     section = config.environment
-    environment = EnvironmentConfig(kwargs=section.kwargs, wrappers=section.wrappers)
+    normalize = section.normalize if _normalizes(config) else None
+    environment = EnvironmentConfig(kwargs=section.kwargs, wrappers=section.wrappers, normalize=normalize)
     buffer = {"buffer_size": 1} if issubclass(algorithm_class(config.algo), OffPolicyAlgorithm) else {}
     words = {"environment": environment, "hyperparameters": {**config.hyperparameters, **buffer}, "device": "cpu"}
     return config.model_copy(update=words)
 
 
-def _require_plain_observations(config: RunConfig) -> None:
+def _normalizes(config: RunConfig) -> bool:
+    """Whether the policy sees normalised observations; normalised rewards are the training's business."""
     normalize = config.environment.normalize
+    return normalize is not None and bool(normalize.get("norm_obs", True))
+
+
+def _require_judgeable(config: RunConfig) -> None:
     if config.algo == "ppo_torch":
         raise ConfigurationError("a comparison judges agents of Stable-Baselines3 and sb3-contrib, not yet ppo-torch")
-    if normalize is not None and normalize.get("norm_obs", True):
-        raise ConfigurationError(
-            "the statistics of normalised observations are not part of a model for use: train with "
-            "environment.normalize={norm_obs: false} to compare the agent"
-        )
     if config.environment.frame_stack is not None:
         raise ConfigurationError("environment.frame_stack cannot be compared: stack frames by a wrapper of Gymnasium's")

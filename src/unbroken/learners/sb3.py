@@ -15,6 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from unbroken import logs
 from unbroken.capture.buffers import Pieces
 from unbroken.capture.callbacks import AtStart, Callbacks, at_start
+from unbroken.capture.normalization import normalization_json
 from unbroken.capture.sb3 import Cut, ModelSnapshot, SnapshotMemory, capture_model, export_members, restore_model
 from unbroken.journal.journal import Journal
 from unbroken.keeper import Keeper, Snapshot, reason_of
@@ -27,6 +28,8 @@ from unbroken.stopping import StopNow, StopRequest
 from unbroken.store.checkpoint_file import CheckpointWriter
 from unbroken.store.segments import FACT, Segment
 
+NORMALIZATION = "exact/normalization.json"
+
 
 def write_members(writer: CheckpointWriter, snapshot: ModelSnapshot) -> None:
     """Write a snapshot as the members of a checkpoint, without the rows that are kept apart."""
@@ -36,9 +39,12 @@ def write_members(writer: CheckpointWriter, snapshot: ModelSnapshot) -> None:
 
 
 def write_export(writer: CheckpointWriter, model: BaseAlgorithm) -> None:
-    """Write the members of a plain SB3 zip: for use, not for resuming."""
+    """Write the members of a plain SB3 zip: for use, not for resuming. Of normalised observations the statistics, as JSON."""
     for name, content in export_members(model):
         writer.write_member(name, content)
+    normalization = normalization_json(model.get_env())
+    if normalization is not None:
+        writer.write_member(NORMALIZATION, normalization)
 
 
 class KeeperCallback(BaseCallback):
