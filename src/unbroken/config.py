@@ -19,6 +19,8 @@ from unbroken.targets import scenario_name
 
 ENVIRONMENT_VARIABLES = {
     "UNBROKEN_RUNS_DIR": "folder of the runs where --runs-dir is not given (default: runs)",
+    "UNBROKEN_CACHE_DIR": "folder of the result cache where --cache-dir is not given (default: cache)",
+    "UNBROKEN_CACHE_LIMIT": "how large the result cache may grow, such as 500MB or 2GB (default: 5GB)",
     "UNBROKEN_TRACE": "folder in which a training leaves a trace of its steps, as `unbroken prove` asks for",
     "UNBROKEN_TRACE_STEPS": "with UNBROKEN_TRACE: the training stops at the first cut at or after this step",
     "UNBROKEN_DEBUG": "any value: errors show a traceback, as with --debug",

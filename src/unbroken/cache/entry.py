@@ -1,33 +1,41 @@
 """An entry: one file with a result and the inputs that it was computed from, complete or absent, every byte hashed.
 
 The file is the container of the checkpoints (`store.checkpoint_file`): plain JSON and raw arrays, nothing is ever unpickled. The
-same inputs and steps give the same bytes, whenever they are computed. Format: docs/formats/cache.md.
+same inputs, context and steps give the same bytes, whenever they are computed. Format: docs/formats/cache.md.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from unbroken.cache.inputs import FORMAT, Inputs, Kind, fingerprint_of
 from unbroken.cache.result import Result
 from unbroken.capture.codec import decode, encode
-from unbroken.errors import DamagedFile
+from unbroken.errors import DamagedFile, NotFound
 from unbroken.remotes.lfs_pointer import is_lfs_pointer
-from unbroken.store.backend import FileBackend
-from unbroken.store.checkpoint_file import CheckpointFile, CheckpointWriter, write_checkpoint
+from unbroken.store.backend import FileBackend, name_of
+from unbroken.store.checkpoint_file import CheckpointFile, CheckpointWriter, ForeignFile, NewerFormat, write_checkpoint
 
+_UNUSABLE = r'[\x00-\x1f\x7f/\\:*?"<>|]'
 _NAME = re.compile(
-    r"(?P<scenario>.+)_(?P<short>[0-9a-f]{8})_(?P<kind>baseline|rl)_cache_(?:(?P<steps>\d+)_steps_)?(?P<rest>[0-9a-f]{24})\.zip"
+    r"(?P<scenario>.+)_(?P<short>[0-9a-f]{8})_(?P<kind>baseline|rl)_cache_"
+    r"(?:(?P<steps>0|[1-9][0-9]*)_steps_)?(?P<rest>[0-9a-f]{24})\.zip"
+)
+_LONGEST_SCENARIO = (
+    120  # bytes; what else is in the name of a file being written takes about 100, and file systems take 255
 )
 _ARRAYS, _END = "exact/arrays", "exact/end"
 
 
 class OtherFormat(DamagedFile):
-    """A sound entry that another version of the package has written."""
+    """A sound entry of another version of the format; an older one is known to be sound, a newer one cannot be checked."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +49,14 @@ class EntryName:
 
     @classmethod
     def of(cls, inputs: Inputs, steps: int | None) -> EntryName:
-        scenario = re.sub(r'[\x00-\x1f/\\:*?"<>|]', "-", inputs.scenario)
-        return cls(scenario, inputs.kind, inputs.fingerprint, steps)
+        """The name of an entry of these inputs."""
+        return cls(scenario_in_names(inputs.scenario), inputs.kind, inputs.fingerprint, steps)
 
     @classmethod
     def parsed(cls, name: str) -> EntryName | None:
         """The parts of a file name; None for a file that is no entry."""
         match = _NAME.fullmatch(name)
-        if match is None:
+        if match is None or name.startswith(".") or re.search(_UNUSABLE, name):
             return None
         kind: Kind = "rl" if match["kind"] == "rl" else "baseline"
         steps = None if match["steps"] is None else int(match["steps"])
@@ -59,6 +67,17 @@ class EntryName:
         steps = "" if self.steps is None else f"{self.steps}_steps_"
         short, rest = self.fingerprint[:8], self.fingerprint[8:]
         return f"{self.scenario}_{short}_{self.kind}_cache_{steps}{rest}.zip"
+
+    def serves(self, steps: int | None) -> bool:
+        """Whether an entry of this name has what a request for so many steps needs."""
+        return self.steps == steps or (self.steps is not None and steps is not None and self.steps >= steps > 0)
+
+
+def scenario_in_names(scenario: str) -> str:
+    """A scenario as file names on every system can have it, at most 120 bytes; the fingerprint tells apart what becomes equal."""
+    text = re.sub(_UNUSABLE, "-", unicodedata.normalize("NFC", scenario))
+    cut = text.encode("utf-8", "ignore")[:_LONGEST_SCENARIO].decode("utf-8", "ignore")
+    return re.sub(r"^\.", "-", cut.strip()) or "scenario"
 
 
 @dataclass(frozen=True)
@@ -71,13 +90,28 @@ class EntryRecord:
     facts: Mapping[str, Any]
     can_extend: bool
 
+    def plain(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "file": self.name.text(),
+            "fingerprint": self.name.fingerprint,
+            "steps": self.name.steps,
+            "can_be_extended": self.can_extend,
+            "facts": dict(self.facts),
+            "context": dict(self.context),
+            "inputs": dict(self.inputs),
+        }
+
 
 def write_entry(backend: FileBackend, inputs: Inputs, result: Result) -> str:
-    """Write an entry durably; returns its file name. Raises what the storage raises, and TypeError for what is not plain data."""
+    """Write an entry durably; returns its file name.
+
+    Raises what the storage raises, and TypeError or ValueError for what is not plain data.
+    """
     name = EntryName.of(inputs, result.steps).text()
 
     def fill(writer: CheckpointWriter) -> dict[str, Any]:
-        _write(writer, _ARRAYS, dict(result.arrays))
+        _write(writer, _ARRAYS, {name: np.asarray(array) for name, array in result.arrays.items()})
         if result.end is not None:
             _write(writer, _END, result.end)
         return {
@@ -94,44 +128,80 @@ def write_entry(backend: FileBackend, inputs: Inputs, result: Result) -> str:
 
 
 def read_entry(backend: FileBackend, name: str) -> tuple[EntryRecord, Result]:
-    """An entry's record and result, every byte of both checked. Raises DamagedFile, OtherFormat or NotFound."""
+    """An entry's record and result, every byte of the file checked. Raises DamagedFile, OtherFormat or NotFound."""
     with CheckpointFile(backend, name) as file:
-        record = _record(name, file.manifest)
-        members = file.names()
+        record = _verified(file)
         arrays = _read(file, _ARRAYS)
-        end = _read(file, _END) if f"{_END}.json" in members else None
-    if not isinstance(arrays, dict):
-        raise DamagedFile(f"{name} is damaged: its arrays have no names")
-    return record, Result(arrays, record.name.steps, end, record.facts, record.context)
+        end = _read(file, _END) if record.can_extend else None
+    if not isinstance(arrays, dict) or not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise _damaged(name, "it holds something else than arrays by name")
+    try:
+        return record, Result(arrays, record.name.steps, end, record.facts, record.context)
+    except (ValueError, TypeError) as error:
+        raise _damaged(name, str(error)) from error
 
 
 def read_record(backend: FileBackend, name: str) -> EntryRecord:
     """What an entry says of itself; its arrays are not read. Errors as `read_entry`."""
     with CheckpointFile(backend, name) as file:
-        return _record(name, file.manifest)
+        return _record(file)
 
 
 def verify_entry(backend: FileBackend, name: str) -> EntryRecord:
     """Read every byte of an entry and compare it with its hashes and its name. Errors as `read_entry`."""
     with CheckpointFile(backend, name) as file:
+        return _verified(file)
+
+
+def _verified(file: CheckpointFile) -> EntryRecord:
+    try:
         file.verify()
-        return _record(name, file.manifest)
+    except NewerFormat as error:
+        raise OtherFormat(str(error)) from error
+    return _record(file)
 
 
-def _record(name: str, manifest: Mapping[str, Any]) -> EntryRecord:
+def _record(file: CheckpointFile) -> EntryRecord:
+    name = name_of(file.path)
+    try:
+        manifest = file.manifest
+    except NewerFormat as error:
+        raise OtherFormat(str(error)) from error
     inputs = manifest.get("inputs")
     if manifest.get("kind") != "cache" or not isinstance(inputs, dict):
-        raise DamagedFile(f"{name} is damaged: it is a checkpoint, not an entry of the cache")
+        raise _damaged(name, "it is a checkpoint, not an entry of the cache")
     if inputs.get("format") != FORMAT:
-        raise OtherFormat(
-            f"{name} has cache format {inputs.get('format')}, this version reads {FORMAT}: it stays and is not used"
+        found = inputs.get("format")
+        way_out = (
+            "upgrade unbroken to use it" if isinstance(found, int) and found > FORMAT else "it is of no use any more"
         )
-    parsed = EntryName.parsed(name)
-    fingerprint = fingerprint_of(inputs)
-    if parsed is None or (fingerprint, manifest.get("steps")) != (parsed.fingerprint, parsed.steps):
-        raise DamagedFile(f"{name} is damaged: its name is not that of what it holds")
-    context, facts = manifest.get("context") or {}, manifest.get("facts") or {}
-    return EntryRecord(parsed, inputs, context, facts, f"{_END}.json" in manifest["members"])
+        raise OtherFormat(f"{name} has cache format {found}, this version reads {FORMAT}: {way_out}")
+    context, facts = manifest.get("context"), manifest.get("facts")
+    if not isinstance(context, dict) or not isinstance(facts, dict):
+        raise _damaged(name, "its commit record has a wrong form")
+    return EntryRecord(_name(name, manifest), inputs, context, facts, f"{_END}.json" in manifest["members"])
+
+
+def _name(name: str, manifest: Mapping[str, Any]) -> EntryName:
+    """The name, if it is that of the content; raises DamagedFile."""
+    parsed, inputs, steps = EntryName.parsed(name), manifest["inputs"], manifest.get("steps")
+    try:
+        fingerprint = fingerprint_of(inputs)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _damaged(name, f"its inputs are no plain data ({error})") from error
+    of_content = (scenario_in_names(str(inputs.get("scenario"))), inputs.get("kind"), fingerprint, steps)
+    if parsed is None or of_content != (
+        unicodedata.normalize("NFC", parsed.scenario),
+        parsed.kind,
+        parsed.fingerprint,
+        parsed.steps,
+    ):
+        raise _damaged(name, "its name is not that of what it holds")
+    return parsed
+
+
+def _damaged(name: str, what: str) -> DamagedFile:
+    return DamagedFile(f"{name} is damaged: {what}")
 
 
 def _write(writer: CheckpointWriter, member: str, description: Any) -> None:
@@ -143,11 +213,16 @@ def _write(writer: CheckpointWriter, member: str, description: Any) -> None:
 
 
 def _read(file: CheckpointFile, member: str) -> Any:
-    return decode(file.read(f"{member}.json"), file.read(f"{member}.bin"))
+    try:
+        return decode(file.read(f"{member}.json"), file.read(f"{member}.bin"))
+    except NotFound as error:
+        raise _damaged(name_of(file.path), f"it has no {member}") from error
 
 
-def pointer_hint(path: Path) -> str | None:
-    """What to do about a file that is a Git LFS pointer; None where it is none."""
-    if not is_lfs_pointer(path):
-        return None
-    return "it is a Git LFS pointer, its content was never fetched ('git lfs pull' fetches it)"
+def reason_of(error: DamagedFile, path: Path) -> str:
+    """Why the entry at `path` cannot be used, without its name: what to do about a Git LFS pointer, else what is damaged."""
+    if is_lfs_pointer(path):
+        return "it is a Git LFS pointer, its content was never fetched ('git lfs pull' fetches it)"
+    if isinstance(error, ForeignFile):
+        return "it is no entry but a file of something else"
+    return str(error).partition("is damaged: ")[2] or str(error)

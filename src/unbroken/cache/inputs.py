@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,21 +13,41 @@ from typing import Any, Literal
 
 from unbroken.cache.plain import plain
 
-FORMAT = 1  # of what is hashed and of entries; a new one is another fingerprint for everything
+# of what is hashed, of entries, and of the file that holds them: a new one is another fingerprint for everything, so that files
+# of two versions never have the same name
+FORMAT = 1
 Kind = Literal["baseline", "rl"]
+_SOURCES = "sources."
+
+
+class Absent(enum.Enum):
+    """What stands for a value that one side does not have."""
+
+    ABSENT = "absent"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One place in which two sets of inputs differ; a value that one side does not have is None there."""
+    """One place in which two sets of inputs differ; a value that one side does not have is `Absent.ABSENT` there."""
 
     place: str
     first: Any
     second: Any
 
     def text(self) -> str:
-        """For people."""
-        return f"{self.place}: {_shown(self.first)} -> {_shown(self.second)}"
+        """For people. Of a source file only that it differs: nobody can read a hash."""
+        if self.place.startswith(_SOURCES):
+            name = self.place.removeprefix(_SOURCES)
+            sides = [value is Absent.ABSENT for value in (self.first, self.second)]
+            return (
+                f"{name}: only in the {'second' if sides[0] else 'first'}" if any(sides) else f"{name}: other content"
+            )
+        return f"{self.place.removeprefix('values.')}: {_shown(self.first)} -> {_shown(self.second)}"
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data; the side that is absent has no key."""
+        sides = {"first": self.first, "second": self.second}
+        return {"place": self.place, **{name: value for name, value in sides.items() if value is not Absent.ABSENT}}
 
 
 @dataclass(frozen=True)
@@ -66,29 +88,34 @@ class Inputs:
 
 
 def fingerprint_of(record: Mapping[str, Any]) -> str:
-    """The fingerprint of an `Inputs.record`."""
-    text = json.dumps(record, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return hashlib.blake2b(text.encode("ascii"), digest_size=16).hexdigest()
+    """The fingerprint of an `Inputs.record`. Raises TypeError or ValueError for what is none."""
+    return hashlib.blake2b(_text(record).encode("ascii"), digest_size=16).hexdigest()
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Difference]:
-    """Where two `Inputs.record` differ, leaf by leaf, in the order of the first."""
+    """Where two `Inputs.record` differ, leaf by leaf, in the order of the first; empty exactly if their fingerprints are equal."""
     return list(_differences("", first, second))
 
 
 def _differences(place: str, first: Any, second: Any) -> Iterator[Difference]:
     if isinstance(first, dict) and isinstance(second, dict):
-        for key in [*first, *(key for key in second if key not in first)]:
-            yield from _differences(f"{place}.{key}" if place else key, first.get(key), second.get(key))
-        if list(first) != list(second) and set(first) == set(second):
+        keys = [*first, *(key for key in second if key not in first)]
+        for key in keys:
+            inner = f"{place}.{key}" if place else key
+            yield from _differences(inner, first.get(key, Absent.ABSENT), second.get(key, Absent.ABSENT))
+        if set(first) == set(second) and list(first) != list(second):
             yield Difference(f"{place} (order)", list(first), list(second))
-    elif isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
-        for index, (one, other) in enumerate(zip(first, second, strict=True)):
+    elif isinstance(first, list) and isinstance(second, list):
+        for index, (one, other) in enumerate(itertools.zip_longest(first, second, fillvalue=Absent.ABSENT)):
             yield from _differences(f"{place}[{index}]", one, other)
-    elif first != second or type(first) is not type(second):
+    elif Absent.ABSENT in (first, second) or _text(first) != _text(second):
         yield Difference(place, first, second)
 
 
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+
+
 def _shown(value: Any) -> str:
-    text = "none" if value is None else json.dumps(value, ensure_ascii=False)
+    text = value.value if isinstance(value, Absent) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from unbroken import logs
-from unbroken.cache.entry import EntryName, OtherFormat, pointer_hint, read_entry, read_record, write_entry
-from unbroken.cache.inputs import Inputs, Kind, differences
+from unbroken.cache.alone import alone
+from unbroken.cache.context import context_differences
+from unbroken.cache.entry import EntryName, OtherFormat, read_entry, read_record, reason_of, write_entry
+from unbroken.cache.inputs import Inputs, Kind
 from unbroken.cache.result import Result
-from unbroken.cache.upkeep import held_entries, prune
-from unbroken.errors import DamagedFile, NotFound, RunLocked, StorageError
-from unbroken.store.durable import LocalBackend, move_aside
-from unbroken.store.lock import ExclusiveLock
+from unbroken.cache.upkeep import nearest, prune
+from unbroken.errors import DamagedFile, NotFound
+from unbroken.store.backend import FileBackend
+from unbroken.store.durable import LocalBackend, is_leftover, move_aside, remove_leftovers
 
-QUARANTINE, LOCKS = "quarantine", ".locks"
-_EXPLAINED = 30  # newest entries that a miss is compared with
-_LONGEST_PAUSE_SECONDS = 0.5
+QUARANTINE = "quarantine"
 
 Compute = Callable[[], Result]
 Extend = Callable[[Result], Result]
@@ -43,8 +43,9 @@ class ResultCache:
 
     def __init__(self, folder: Path, limit_bytes: int | None = None) -> None:
         self.folder = Path(folder)
-        self.backend = LocalBackend(self.folder)
+        self.backend: FileBackend = LocalBackend(self.folder)
         self.limit_bytes = limit_bytes
+        self._said: set[str] = set()
 
     def get_or_compute(
         self, inputs: Inputs, compute: Compute, extend: Extend | None = None, *, steps: int | None = None
@@ -60,77 +61,97 @@ class ResultCache:
         self, inputs: Inputs, compute: Compute, extend: Extend | None = None, *, steps: int | None = None
     ) -> Answer:
         """As `get_or_compute`, and how the result came about."""
-        found = self._hit(inputs, steps)
-        if found is not None:
-            return Answer(found, "hit")
-        with self._alone(inputs):
-            found = self._hit(inputs, steps)  # another process may have computed it meanwhile
+        with contextlib.suppress(DamagedFile):
+            found = self._hit(inputs, steps)
             if found is not None:
                 return Answer(found, "hit")
-            return self._made(inputs, compute, extend, steps)
+        with alone(self.folder, inputs.fingerprint, lambda owner: self._say_waiting(inputs, owner)) as problem:
+            # another process may have computed it meanwhile
+            found = self._hit(inputs, steps, locked=True)
+            if found is not None:
+                return Answer(found, "hit")
+            return self._made(inputs, compute, extend, steps, problem)
 
     def find(self, inputs: Inputs, steps: int | None = None) -> Result | None:
         """The result if it is there, whole or as the beginning of a longer one."""
-        return self._hit(inputs, steps)
+        try:
+            return self._hit(inputs, steps)
+        except DamagedFile:
+            with alone(self.folder, inputs.fingerprint, lambda owner: self._say_waiting(inputs, owner)):
+                return self._hit(inputs, steps, locked=True)
 
-    def put(self, inputs: Inputs, result: Result) -> None:
-        """Keep a result that was computed elsewhere; a failure only warns."""
-        self._save(inputs, result, None)
+    def entries(self, inputs: Inputs) -> list[EntryName]:
+        """Entries of these inputs, those with fewest steps first."""
+        ending, short = f"{inputs.fingerprint[8:]}.zip", f"_{inputs.short}_{inputs.kind}_cache_"
+        parsed = (EntryName.parsed(name) for name in _names(self.folder) if name.endswith(ending) and short in name)
+        own = [entry for entry in parsed if entry is not None and entry.fingerprint == inputs.fingerprint]
+        return sorted(own, key=lambda entry: entry.steps or 0)
 
     def say(self, kind: Kind, message: str) -> None:
         """One greppable log line."""
         logs.LOGGER.info("[CACHE %s] %s", kind.upper(), message)
 
-    def entries(self, inputs: Inputs) -> list[EntryName]:
-        """Entries of these inputs, those with fewest steps first."""
-        name = EntryName.of(inputs, None)
-        beginning = f"{name.scenario}_{inputs.short}_{inputs.kind}_cache_"
-        parsed = (EntryName.parsed(found) for found in _names(self.folder) if found.startswith(beginning))
-        own = [entry for entry in parsed if entry is not None and entry.fingerprint == inputs.fingerprint]
-        return sorted(own, key=lambda entry: entry.steps or 0)
+    def _warn(self, kind: Kind, message: str) -> None:
+        logs.LOGGER.log(logging.WARNING, "[CACHE %s] WARNING: %s", kind.upper(), message)
 
-    def _hit(self, inputs: Inputs, steps: int | None) -> Result | None:
-        enough = [e for e in self.entries(inputs) if e.steps == steps or (e.steps or 0) >= (steps or 0) > 0]
-        for entry in enough:
-            found = self._read(entry)
+    def _hit(self, inputs: Inputs, steps: int | None, *, locked: bool = False) -> Result | None:
+        """The result, if an entry has it. What cannot be used is put aside and said if `locked`, else raised as DamagedFile."""
+        for entry in self._serving(inputs, steps):
+            found = self._read(entry, locked)
             if found is not None:
                 self._say_hit(inputs, entry, steps)
                 return found if steps is None else found.first(steps)
         return None
 
+    def _serving(self, inputs: Inputs, steps: int | None) -> Iterator[EntryName]:
+        """Entries that have what is asked for, the shortest first; that of the very steps without listing a large folder."""
+        exact = EntryName.of(inputs, steps)
+        yield exact
+        yield from (entry for entry in self.entries(inputs) if entry.serves(steps) and entry != exact)
+
     def _say_hit(self, inputs: Inputs, entry: EntryName, steps: int | None) -> None:
         with contextlib.suppress(OSError):
             os.utime(self.folder / entry.text())
-        if inputs.kind == "baseline":
-            self.say("baseline", f"Using universal cache ({entry.steps} steps ≥ {steps} required): {entry.text()}")
-        else:
-            self.say("rl", f"Using the result with config {inputs.short}: {entry.text()}")
+        enough = "" if steps is None else f" ({entry.steps} steps ≥ {steps} required)"
+        what = "universal cache" if inputs.kind == "baseline" else f"the result with config {inputs.short}"
+        self.say(inputs.kind, f"Using {what}{enough}: {entry.text()}")
 
-    def _read(self, entry: EntryName) -> Result | None:
-        """The result of an entry; a damaged one is said, put aside and as good as absent."""
+    def _say_waiting(self, inputs: Inputs, owner: str) -> None:
+        self.say(inputs.kind, f"Waiting for {owner}, which computes config {inputs.short}")
+
+    def _read(self, entry: EntryName, locked: bool) -> Result | None:
+        """The result of an entry; None where there is none, or none that can be used: see `_hit`."""
         name = entry.text()
         try:
             return read_entry(self.backend, name)[1]
-        except NotFound:
+        except (NotFound, NotADirectoryError):
             return None
-        except OtherFormat as error:
-            self.say(entry.kind, str(error))
-        except DamagedFile as error:
-            self._put_aside(entry, error)
-        except OSError as error:
-            self.say(entry.kind, f"WARNING: {name} cannot be read ({error}); computing it")
+        except (DamagedFile, OSError) as error:
+            if not locked:
+                raise DamagedFile(str(error)) from error
+            self._say_unusable(entry, error)
         return None
+
+    def _say_unusable(self, entry: EntryName, error: DamagedFile | OSError) -> None:
+        if isinstance(error, OtherFormat):
+            self._warn(entry.kind, f"{error}. It stays")
+        elif isinstance(error, DamagedFile):
+            self._put_aside(entry, error)
+        else:
+            self._warn(entry.kind, f"{entry.text()} cannot be read ({error}); computing it")
 
     def _put_aside(self, entry: EntryName, error: DamagedFile) -> None:
         name = entry.text()
-        reason = pointer_hint(self.folder / name) or str(error).partition("is damaged: ")[2] or str(error)
+        reason = reason_of(error, self.folder / name)
         try:
-            place = move_aside(self.backend, name, QUARANTINE)
+            moved = f"Moved to {move_aside(self.backend, name, QUARANTINE)}"
         except OSError as problem:
-            place = f"nowhere, as it cannot be moved ({problem})"
-        self.say(entry.kind, f"WARNING: {name} cannot be used: {reason}. Moved to {place}; computing it again")
+            moved = f"It cannot be moved away ({problem})"
+        self._warn(entry.kind, f"{name} cannot be used: {reason}. {moved}; computing it again")
 
-    def _made(self, inputs: Inputs, compute: Compute, extend: Extend | None, steps: int | None) -> Answer:
+    def _made(
+        self, inputs: Inputs, compute: Compute, extend: Extend | None, steps: int | None, problem: str | None
+    ) -> Answer:
         partial = self._partial(inputs, steps) if extend is not None and steps is not None else None
         if partial is not None and extend is not None:
             self.say(
@@ -143,8 +164,8 @@ class ResultCache:
         if result.steps != steps:
             raise ValueError(f"{inputs.scenario}: {steps} steps were asked for and {result.steps} computed")
         # where there was a partial result, its context was found to be the present one
-        result = replace(result, context=inputs.context)
-        self._save(inputs, result, None if partial is None else EntryName.of(inputs, partial.steps))
+        result = result.sealed(inputs.context)
+        self._save(inputs, result, None if partial is None else EntryName.of(inputs, partial.steps), problem)
         return Answer(result, how)
 
     def _partial(self, inputs: Inputs, steps: int | None) -> Result | None:
@@ -152,53 +173,56 @@ class ResultCache:
         for entry in reversed(self.entries(inputs)):
             if not 0 < (entry.steps or 0) < (steps or 0):
                 continue
-            found = self._read(entry)
+            found = self._read(entry, locked=True)
             if found is None or found.end is None:
                 continue
             if dict(found.context) == dict(inputs.context):
                 return found
-            self.say(
-                inputs.kind,
-                f"{entry.text()} was computed with {_words(found.context)}, here is {_words(inputs.context)}: not extended",
-            )
+            different = context_differences(found.context, inputs.context)
+            self.say(inputs.kind, f"{entry.text()} is not extended: computed elsewhere ({different})")
         return None
 
     def _miss(self, inputs: Inputs) -> str:
         what = f"No cache found for {inputs.scenario} with config {inputs.short}"
-        nearest = self._nearest(inputs)
-        return what if nearest is None else f"{what} ({nearest})"
+        found = nearest(self.folder, inputs)
+        return f"{what} ({found})" if found else what
 
-    def _nearest(self, inputs: Inputs) -> str | None:
-        """What the entry that differs least has different; None where there is no other of the scenario."""
-        wanted = EntryName.of(inputs, None)
-        others = [
-            e for e in held_entries(self.folder) if (e.name.scenario, e.name.kind) == (wanted.scenario, wanted.kind)
-        ]
-        nearest: tuple[int, str] | None = None
-        for entry in others[-_EXPLAINED:]:
-            with contextlib.suppress(DamagedFile, NotFound, OSError):
-                found = differences(read_record(self.backend, entry.file).inputs, inputs.record)
-                if nearest is None or len(found) < nearest[0]:
-                    places = ", ".join(one.place for one in found[:4]) + (", …" if len(found) > 4 else "")
-                    nearest = len(found), f"nearest is {entry.name.fingerprint[:8]}, which differs in {places}"
-        return None if nearest is None else nearest[1]
-
-    def _save(self, inputs: Inputs, result: Result, replaced: EntryName | None) -> None:
+    def _save(self, inputs: Inputs, result: Result, replaced: EntryName | None, problem: str | None) -> None:
+        """Keep a result; `problem` is why it was computed without a lock, None if it was with one."""
+        name = EntryName.of(inputs, result.steps).text()
         try:
-            name = write_entry(self.backend, inputs, result)
-        except OSError as error:
-            self.say(inputs.kind, f"WARNING: not saved: {error}; the result is used all the same")
+            if problem is None:
+                self._remove_leftovers(inputs)
+            self._keep_other_format(name)
+            write_entry(self.backend, inputs, result)
+        except (OSError, TypeError, ValueError) as error:
+            self._warn(inputs.kind, f"not saved: {error}; the result is used all the same")
             return
         what = "the result" if result.steps is None else f"{result.steps} states"
         self.say(inputs.kind, f"Saved {what} to {self.folder / name}")
+        if problem is not None and problem not in self._said:
+            self._said.add(problem)
+            self._warn(inputs.kind, f"{problem}; another process may compute the same at the same time")
         if replaced is not None:
             # every row of it is in the new entry
-            self._remove(replaced)
+            with contextlib.suppress(OSError):
+                self.backend.remove(replaced.text())
         self._shrink(inputs.kind, name)
 
-    def _remove(self, entry: EntryName) -> None:
-        with contextlib.suppress(OSError):
-            self.backend.remove(entry.text())
+    def _remove_leftovers(self, inputs: Inputs) -> None:
+        """Remove what killed writers of entries of these inputs left; nobody else writes them while they are locked."""
+        ending = f"{inputs.fingerprint[8:]}.zip"
+        if any(is_leftover(name) and ending in name for name in _names(self.folder)):
+            remove_leftovers(self.backend, "", lambda name: name.endswith(ending))
+
+    def _keep_other_format(self, name: str) -> None:
+        """Raises OtherFormat where another version of the package has an entry of that name."""
+        try:
+            read_record(self.backend, name)
+        except OtherFormat as error:
+            raise OtherFormat(f"{name} belongs to another version of unbroken") from error
+        except (DamagedFile, OSError):
+            return
 
     def _shrink(self, kind: Kind, newest: str) -> None:
         if self.limit_bytes is None:
@@ -206,40 +230,10 @@ class ResultCache:
         for gone in prune(self.folder, self.limit_bytes, spared=frozenset({newest})):
             self.say(kind, f"Evicted {gone.file}: the cache is limited to {logs.human_size(self.limit_bytes)}")
 
-    @contextlib.contextmanager
-    def _alone(self, inputs: Inputs) -> Iterator[None]:
-        """One process and thread at a time computes a fingerprint; where the folder cannot be locked, each does."""
-        lock = ExclusiveLock(self.folder / LOCKS / f"{inputs.fingerprint}.lock", run=inputs.short)
-        pause, said = 0.02, False
-        while True:
-            try:
-                lock.acquire()
-                break
-            except RunLocked:
-                if not said:
-                    self.say(inputs.kind, f"Waiting for another process that computes config {inputs.short}")
-                    said = True
-                time.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-            except StorageError:
-                break
-        try:
-            yield
-        finally:
-            lock.release()
-
 
 def _names(folder: Path) -> list[str]:
     try:
         with os.scandir(folder) as found:
-            return [entry.name for entry in found if entry.name.endswith(".zip")]
+            return [entry.name for entry in found]
     except OSError:
         return []
-
-
-def _words(context: object) -> str:
-    return (
-        ", ".join(f"{key} {value}" for key, value in dict(context).items())
-        if isinstance(context, dict)
-        else str(context)
-    )

@@ -1,6 +1,6 @@
-"""Which code a result depends on: the modules that compute it and all that these import of the same package.
+"""Which code a result depends on: the modules that compute it and what these import that is not installed from elsewhere.
 
-Newlines are normalised, so that a checkout with Windows line ends has the same digests.
+Newlines are normalised, so that a checkout with Windows line ends has the same digests. Nothing is imported to find out.
 """
 
 from __future__ import annotations
@@ -8,9 +8,23 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import importlib
 import importlib.util
+import logging
+import sys
+import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
+
+from unbroken import logs
+
+_FRONT = "unbroken"
+# a file of names and the version, and one of exceptions: nothing is computed of them; a test holds them to that
+_NEUTRAL = frozenset({_FRONT, "unbroken.errors"})
+# of statements, where further ones stand
+_PARTS = ("body", "orelse", "finalbody", "handlers", "cases")
 
 
 def text_digest(content: bytes) -> str:
@@ -19,65 +33,116 @@ def text_digest(content: bytes) -> str:
     return hashlib.blake2b(normal, digest_size=16).hexdigest()
 
 
-@functools.lru_cache(maxsize=64)
 def module_sources(*roots: str) -> dict[str, str]:
-    """Digests of the files of modules and of what they import, directly or not, from their own packages; by path in the package.
+    """Digests of the files of modules and of what they import, directly or not; by path in the package.
 
-    Read once in a process: what runs is what was there when it was imported. Imports inside functions count, those under
-    `TYPE_CHECKING` do not. Other packages are not followed. Raises ModuleNotFoundError for a root that does not exist.
+    Followed are imports of the roots' own packages, of this one, and of whatever lies outside of `site-packages` and the standard
+    library. Imports inside functions count, those under `TYPE_CHECKING` where a package hands them out by its `__getattr__`, and
+    packages above a module with what they import themselves; not what is imported by a name that is made at run time. Read
+    once in a process: what runs is what was there when it was imported. A file that has changed since gets a digest that no
+    other process finds, and a warning. Raises ModuleNotFoundError for a root that does not exist.
     """
-    packages = {root.partition(".")[0] for root in roots}
-    found: dict[str, str] = {}
-    waiting = list(roots)
-    seen = set(waiting)
-    while waiting:
-        module = waiting.pop()
-        path = _file_of(module)
-        if path is None:
-            if module in roots:
-                raise ModuleNotFoundError(f"there is no module {module} with a source file")
-            continue
-        content = path.read_bytes()
-        found[_name_in_package(module, path)] = text_digest(content)
-        for name in _imported(module, path, content):
-            if name.partition(".")[0] in packages and name not in seen:
-                seen.add(name)
-                waiting.append(name)
-    return dict(sorted(found.items()))
+    return dict(_module_sources(roots))
 
 
 def file_source(module: str) -> dict[str, str]:
     """The digest of a module's own file, by path in the package. Raises ModuleNotFoundError."""
+    _forget()
+    return {_name_in_package(module, path): _digest(module, path) for path in [_existing(module)]}
+
+
+@functools.lru_cache(maxsize=64)
+def _module_sources(roots: tuple[str, ...]) -> dict[str, str]:
+    _forget()
+    followed = {_top(root) for root in roots} | {_FRONT}
+    found: dict[str, str] = {}
+    waiting = [_Wanted(root) for root in roots]
+    seen: set[_Wanted] = set()
+    for root in roots:
+        _existing(root)
+    while waiting:
+        wanted = waiting.pop()
+        path = None if wanted in seen else _file_of(wanted.module)
+        seen.add(wanted)
+        if path is None or wanted.module in _NEUTRAL:
+            continue
+        found[_name_in_package(wanted.module, path)] = _digest(wanted.module, path)
+        waiting += [new for new in _needed(wanted, path) if _is_own(_top(new.module), followed)]
+    return dict(sorted(found.items()))
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A module, or a package that only stands above one: then the bodies of its functions do not count."""
+
+    module: str
+    as_parent: bool = False
+
+
+@dataclass(frozen=True)
+class _Parsed:
+    """What a file imports: `(module, names)`, names empty for `import module`; at all, at its top level, and lazily by name."""
+
+    imports: tuple[tuple[str, tuple[str, ...]], ...]
+    at_top: tuple[tuple[str, tuple[str, ...]], ...]
+    lazy: tuple[tuple[str, str], ...]
+
+
+def _needed(wanted: _Wanted, path: Path) -> Iterator[_Wanted]:
+    """What a file needs: its packages, and what it imports."""
+    parts = wanted.module.split(".")
+    yield from (_Wanted(".".join(parts[:n]), as_parent=True) for n in range(1, len(parts)))
+    parsed = _parsed(wanted.module, path)
+    for module, names in parsed.at_top if wanted.as_parent else parsed.imports:
+        yield from _imported(module, names)
+
+
+def _imported(module: str, names: tuple[str, ...]) -> Iterator[_Wanted]:
     path = _file_of(module)
-    if path is None:
-        raise ModuleNotFoundError(f"there is no module {module} with a source file")
-    return {_name_in_package(module, path): text_digest(path.read_bytes())}
+    lazy = () if path is None else _parsed(module, path).lazy
+    inside = [name for name in names if _file_of(f"{module}.{name}") is not None]
+    yield from (_Wanted(f"{module}.{name}") for name in inside)
+    yield _Wanted(module, as_parent=bool(names) and len(inside) == len(names))
+    yield from (_Wanted(home) for name, home in lazy if not names or name in names)
 
 
-def _file_of(module: str) -> Path | None:
-    """The module's source file; None where the name is no module (`from package import value`) or has no source."""
-    try:
-        spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
-        return None
-    origin = None if spec is None or not spec.has_location else spec.origin
-    return Path(origin) if origin and origin.endswith(".py") else None
-
-
-def _name_in_package(module: str, path: Path) -> str:
-    parts = module.split(".")
-    return "/".join([*parts, "__init__.py"] if path.name == "__init__.py" else [*parts[:-1], path.name])
-
-
-def _imported(module: str, path: Path, content: bytes) -> Iterator[str]:
+@functools.lru_cache(maxsize=2048)
+def _parsed(module: str, path: Path) -> _Parsed:
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in _executed(ast.parse(content)):
+    tree = ast.parse(path.read_bytes())
+    hidden = [node for node in tree.body if _is_for_checkers(node)]
+    hands_out = any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in tree.body)
+    unseen = [imported for node in hidden for imported in _imports(node.body, package, whole=True)]  # type: ignore[attr-defined]
+    return _Parsed(
+        imports=tuple(_imports(tree.body, package, whole=True)),
+        at_top=tuple(_imports(tree.body, package, whole=False)),
+        lazy=tuple((name, home) for home, names in unseen for name in names) if hands_out else (),
+    )
+
+
+def _imports(body: Iterable[ast.AST], package: str, *, whole: bool) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for node in _statements(body, whole):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((alias.name, ()) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = _absolute(node, package)
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            yield _absolute(node, package), tuple(alias.name for alias in node.names)
+
+
+def _statements(body: Iterable[ast.AST], whole: bool) -> Iterator[ast.AST]:
+    """All statements but those that only type checkers see; without the bodies of functions unless `whole`."""
+    waiting = list(body)
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if whole or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            parts = ("orelse",) if _is_for_checkers(node) else _PARTS
+            waiting += [inner for part in parts for inner in getattr(node, part, ())]
+
+
+def _is_for_checkers(node: ast.AST) -> bool:
+    test = node.test if isinstance(node, ast.If) else None
+    name = test.attr if isinstance(test, ast.Attribute) else test.id if isinstance(test, ast.Name) else None
+    return name == "TYPE_CHECKING"
 
 
 def _absolute(node: ast.ImportFrom, package: str) -> str:
@@ -88,13 +153,78 @@ def _absolute(node: ast.ImportFrom, package: str) -> str:
     return f"{above}.{node.module}" if node.module else above
 
 
-def _executed(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those that only type checkers see."""
-    waiting: list[ast.AST] = [tree]
-    while waiting:
-        node = waiting.pop()
-        yield node
-        children: Iterable[ast.AST] = ast.iter_child_nodes(node)
-        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-            children = node.orelse
-        waiting.extend(children)
+def _top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _is_own(top: str, followed: set[str]) -> bool:
+    return top in followed or not _is_installed(top)
+
+
+@functools.cache
+def _is_installed(top: str) -> bool:
+    """Whether it comes from elsewhere, or is not there at all."""
+    place = _place(top)
+    return place is None or top in sys.stdlib_module_names or bool({"site-packages", "dist-packages"} & {*place.parts})
+
+
+@functools.cache
+def _place(top: str) -> Path | None:
+    """The file of a module, or the folder of a package, that is found by its name alone."""
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    if spec is None:
+        return None
+    if spec.submodule_search_locations:
+        return Path(next(iter(spec.submodule_search_locations)))
+    return Path(spec.origin) if spec.has_location and spec.origin else None
+
+
+@functools.lru_cache(maxsize=4096)
+def _file_of(module: str) -> Path | None:
+    """The module's source file; None where the name is no module (`from package import value`) or has no source."""
+    top, *below = module.split(".")
+    place = _place(top) if top else None
+    if place is None or (below and place.suffix == ".py"):
+        return None
+    inside = place.joinpath(*below)
+    candidates = [inside / "__init__.py", inside.with_name(f"{inside.name}.py"), inside]
+    return next((path for path in candidates if path.suffix == ".py" and path.is_file()), None)
+
+
+def _existing(module: str) -> Path:
+    path = _file_of(module)
+    if path is None:
+        raise ModuleNotFoundError(f"there is no module {module} with a source file")
+    return path
+
+
+def _forget() -> None:
+    """Look again: in a notebook modules come into being, and folders onto the path, while the process runs."""
+    importlib.invalidate_caches()
+    for cached in (_parsed, _is_installed, _place, _file_of):
+        cached.cache_clear()
+
+
+def _name_in_package(module: str, path: Path) -> str:
+    parts = module.split(".")
+    return "/".join([*parts, "__init__.py"] if path.name == "__init__.py" else [*parts[:-1], path.name])
+
+
+def _digest(module: str, path: Path) -> str:
+    # a time in the future is that of another clock and says nothing
+    if module in sys.modules and _begun() < path.stat().st_mtime <= time.time():
+        logs.LOGGER.warning(
+            "[CACHE] WARNING: %s has changed since this process imported it: its results are kept for no other; start again",
+            path,
+        )
+        return f"changed {uuid4().hex}"
+    return text_digest(path.read_bytes())
+
+
+def _begun() -> float:
+    """Seconds since 1970 when `logging` was imported, which every process does before it computes anything; forks inherit it."""
+    record = logging.LogRecord("", logging.INFO, "", 0, "", None, None)
+    return record.created - record.relativeCreated / 1000

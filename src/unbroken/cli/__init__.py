@@ -36,12 +36,15 @@ def options(
 
 
 def _commands() -> None:
-    from unbroken.cli import checkpoints, demo, environments, prove, traffic, train
+    from unbroken.cli import cache, checkpoints, demo, environments, prove, runs, traffic, train, validate
 
     app.command("train")(train.train)
     app.command("demo")(demo.demo)
     app.command("prove")(prove.prove)
+    app.command("validate")(validate.validate)
     app.add_typer(checkpoints.app, name="checkpoints")
+    app.add_typer(runs.app, name="runs")
+    app.add_typer(cache.app, name="cache")
     app.add_typer(environments.app, name="envs")
     app.add_typer(traffic.app, name="traffic")
 
