@@ -13,7 +13,7 @@ from unbroken.traffic.scenario import load_scenario
 from unbroken.validation.guards import check
 from unbroken.validation.results import Arm, Comparison, Rule
 from unbroken.validation.traffic_arms import baseline_player, queues, space_time, traffic_metric
-from unbroken.validation.traffic_inputs import Described
+from unbroken.validation.traffic_inputs import Described, episode_inputs
 
 SEEDS = (2000, 2001)
 
@@ -73,3 +73,18 @@ def test_pictures_are_of_what_was_played(tmp_path):
     assert 0 <= drawn.field.min() < drawn.field.max() <= 1
     line = queues("none", player.described, [rows, rows])
     assert np.array_equal(line.longest_m, rows["longest_queue"].mean(axis=1))
+
+
+def test_what_another_machine_began_is_not_ended_here(tmp_path):
+    """D2: the drain goes on from a saved state only where that was computed in the same context."""
+    player, foreign, own = (
+        players("ramp_metering", 300.0)[1],
+        ResultCache(tmp_path / "foreign"),
+        ResultCache(tmp_path / "own"),
+    )
+    main = episode_inputs(player.described, player.controlled, 2000)
+    there = dataclasses.replace(main, context={**main.context, "numpy": "1.0"})
+    alone = player._played(2000, 20)
+    broken = dataclasses.replace(alone, end={**alone.end, "controller": {"_rates": np.array([[240.0]])}})
+    foreign.get_or_compute(there, lambda: broken, steps=20)
+    assert player.play(foreign, 2000)[0] == player.play(own, 2000)[0]

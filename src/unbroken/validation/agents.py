@@ -7,17 +7,16 @@ on the way, or that was forked, is another key and is never taken for a clean on
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unbroken.cache.context import numeric_context
 from unbroken.cache.inputs import Inputs
 from unbroken.cache.result import Result
 from unbroken.cache.result_cache import ResultCache
@@ -94,12 +93,7 @@ def agent_inputs(scenario: str, config: RunConfig, lineage: list[Any], model: Mo
         kind="rl",
         values={"config": shaping(config.plain()), "lineage": lineage, "model": model},
         sources=environment_sources(config.target, config.environment.kwargs, config.environment.wrappers),
-        context={
-            "torch": version("torch"),
-            "stable-baselines3": version("stable-baselines3"),
-            "numpy": version("numpy"),
-            "machine": platform.machine(),
-        },
+        context=numeric_context("torch", "stable-baselines3"),
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from unbroken.cache.context import numeric_context
 from unbroken.cache.inputs import Inputs, Kind
 from unbroken.cache.result import Result
 from unbroken.cache.result_cache import ResultCache
@@ -23,7 +24,6 @@ from unbroken.targets import find_modules_here, make_environment, wrapped
 from unbroken.validation.agents import Agent
 from unbroken.validation.policies import loaded_policy, weights_digest
 from unbroken.validation.results import Metric, Play
-from unbroken.validation.traffic_inputs import context
 
 _LABELS = {"return": "return of an episode", "length": "decisions of an episode"}
 Policy = Callable[[Any], Any]
@@ -82,7 +82,7 @@ class GymnasiumPlayer:
                 "metric": self.metric,
             },
             sources={**self.world.sources(), **self.code, **_metric_sources(self.metric), **file_source(__name__)},
-            context=context(),
+            context=numeric_context(),
         )
 
     def play(self, cache: ResultCache, seed: int) -> tuple[Play, dict[str, NDArray[Any]]]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unbroken.cache.context import numeric_context
 from unbroken.cache.result import Result
 from unbroken.cache.result_cache import ResultCache
 from unbroken.cache.sources import file_source, module_sources
@@ -120,9 +121,9 @@ class TrafficPlayer:
         return _result(episode, steps - (shorter.steps or 0))
 
     def _drained(self, seed: int, main: Result, drain: int) -> Result:
-        """After the demand; where the saved end is that of a longer time, the demand's time is simulated again."""
+        """After the demand; where the saved end is that of a longer time or another machine, that time is simulated again."""
         episode = self._episode(seed)
-        if main.end is not None:
+        if main.end is not None and dict(main.context) == numeric_context():
             episode.set_state(main.end)
         else:
             episode.begin()

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import functools
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from unbroken.cache.context import numeric_context
 from unbroken.cache.inputs import Inputs, Kind
 from unbroken.cache.sources import module_sources, text_digest
+from unbroken.errors import ConfigurationError
 from unbroken.traffic.controllers.choosing import controller_names
 from unbroken.traffic.road_network import RoadNetwork
-from unbroken.traffic.scenario import DECISION, INTERVAL, Scenario, load_scenario, read_scenario
+from unbroken.traffic.scenario import DECISION, INTERVAL, Scenario, read_scenario
+from unbroken.traffic.scenario_file import parse_scenario
 
 PLAYING = "unbroken.traffic.playing"
 _PHYSICS, _SCHEME = ("classes", "gamma"), ("cell", "step")
@@ -31,7 +31,11 @@ class Described:
     @classmethod
     def read(cls, name: str | Path) -> Described:
         """A scenario of the package or a file. Raises as `load_scenario`."""
-        scenario, (label, content) = load_scenario(name), read_scenario(name)
+        label, content = read_scenario(name)
+        try:
+            scenario = parse_scenario(content.decode("utf-8"), label)
+        except UnicodeDecodeError:
+            raise ConfigurationError(f"{label}: not UTF-8 text") from None
         return cls(scenario, {f"scenario file {Path(label).name}": text_digest(content)})
 
 
@@ -66,7 +70,7 @@ def episode_inputs(described: Described, controlled: Controlled, seed: int) -> I
             "control_interval_s": INTERVAL,
         },
         sources={**controlled.sources, **described.files},
-        context=context(),
+        context=numeric_context(),
     )
 
 
@@ -89,9 +93,3 @@ def _parts(scenario: Scenario) -> dict[str, Any]:
         "scheme": {name: network.pop(name) for name in _SCHEME},
         "network": network,
     }
-
-
-@functools.cache
-def context() -> dict[str, str]:
-    """Where numbers are computed: between these they may differ in the last bit."""
-    return {"numpy": version("numpy"), "numba": version("numba"), "machine": platform.machine()}
