@@ -141,6 +141,23 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_results(place):
     assert rows(undisturbed / "results") == rows(place / "results")
 
 
+def test_the_training_that_a_killed_comparison_left_is_waited_for(place):
+    """C4: SIGKILL for the comparison alone; its training goes on, the same command waits for its end and uses it."""
+    (place / "sections.yaml").write_text(SECTIONS.replace("quick_timesteps: 512", "quick_timesteps: 6000"))
+    with (place / "console.txt").open("w") as console:
+        process = subprocess.Popen(command("--out", "results"), cwd=place, stdout=console, stderr=subprocess.STDOUT)
+    locks = "runs/*/.lock"
+    while not list(place.glob(locks)) and process.poll() is None:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    said = run(place, "--out", "results")
+    assert "Waiting: run CartPole-v1-ppo-seed0" in said
+    assert "Report: " in said
+    metadata = json.loads(next(place.glob("runs/*/training_metadata.json")).read_text())
+    assert len(metadata["legs"]) == 1
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

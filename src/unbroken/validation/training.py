@@ -12,12 +12,13 @@ from pathlib import Path
 import yaml
 
 from unbroken import logs
-from unbroken.errors import StoppedEarly, UnbrokenError
+from unbroken.errors import RunLocked, StoppedEarly, UnbrokenError
 from unbroken.store.durable import LocalBackend, write_bytes_durably
 from unbroken.validation.agents import AgentSpec
 
 _SHOWN = ("[PROGRESS]", "Resume:", "Target reached")
 _PATIENCE_SECONDS = 120.0  # for a last checkpoint
+_PAUSE_SECONDS = 5.0  # between two looks at a run that another process carries
 
 
 class TrainingFailed(UnbrokenError):
@@ -31,7 +32,7 @@ class Trainer:
         self._runs_dir, self._folder, self._threads = runs_dir, folder, threads
         self._running: set[subprocess.Popen[str]] = set()
         self._lock = threading.Lock()
-        self._stopped = False
+        self._left = threading.Event()
 
     def train(self, spec: AgentSpec, run: str) -> None:
         """Start or continue a run and return at its target.
@@ -53,15 +54,20 @@ class Trainer:
         ]
         logs.LOGGER.info("[VALIDATION] Training %s: unbroken train %s", run, " ".join(words))
         code = self._run([sys.executable, "-m", "unbroken", "train", *words], run, log)
-        if code == StoppedEarly.exit_code or self._stopped:
+        if code == RunLocked.exit_code:
+            logs.LOGGER.info("[VALIDATION] Waiting: %s", _last_line(log).removeprefix("error: "))
+        while code == RunLocked.exit_code and not self._left.wait(_PAUSE_SECONDS):
+            # the training of a comparison that was killed goes on alone, to the same end
+            code = self._run([sys.executable, "-m", "unbroken", "train", *words], run, log)
+        if code == StoppedEarly.exit_code or self._left.is_set():
             raise StoppedEarly(f"training {run} was stopped; the same command continues it")
         if code != 0:
             raise TrainingFailed(f"training {run} ended with exit code {code}: {_last_line(log)} (all of it: {log})")
 
     def stop(self) -> None:
         """Ask all trainings for their last checkpoint and wait for them."""
+        self._left.set()
         with self._lock:
-            self._stopped = True
             running = list(self._running)
         for process in running:
             process.terminate()
@@ -76,7 +82,7 @@ class Trainer:
         if self._threads is not None:
             environment["OMP_NUM_THREADS"] = str(self._threads)
         with self._lock:
-            if self._stopped:
+            if self._left.is_set():
                 return StoppedEarly.exit_code
             process = subprocess.Popen(
                 command,
