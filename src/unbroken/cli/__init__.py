@@ -36,12 +36,13 @@ def options(
 
 
 def _commands() -> None:
-    from unbroken.cli import cache, checkpoints, demo, environments, prove, runs, traffic, train, validate
+    from unbroken.cli import cache, checkpoints, demo, environments, prove, runs, sync, traffic, train, validate
 
     app.command("train")(train.train)
     app.command("demo")(demo.demo)
     app.command("prove")(prove.prove)
     app.command("validate")(validate.validate)
+    app.command("sync")(sync.sync)
     app.add_typer(checkpoints.app, name="checkpoints")
     app.add_typer(runs.app, name="runs")
     app.add_typer(cache.app, name="cache")

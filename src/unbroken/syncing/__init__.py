@@ -1,0 +1,1 @@
+"""A run travels between machines through a remote: laptop, rented machine, laptop again (D5)."""
