@@ -30,11 +30,6 @@ KINDS = {
     "sac": ("Pendulum-v1", {"algo": "sac"}, {"learning_starts": 40, "buffer_size": 200, "batch_size": 16}),
     "torch": ("CartPole-v1", {"algo": "ppo_torch"}, {"n_steps": 64, "batch_size": 64, "n_epochs": 1}),
 }
-SYNC = """
-from unbroken.cli import app, main, sync
-app.command("sync")(sync.sync)
-main()
-"""
 
 
 def train(runs, kind, steps, *, settings=None, **words):
@@ -191,7 +186,7 @@ def command(tmp_path):
 
     def run(machine, *words, background=False, remote=None):
         url = remote or f"folder:{tmp_path / 'the place é'}"
-        arguments = ["-c", SYNC, "sync", RUN, url, "--runs-dir", str(machine.runs), *words]
+        arguments = ["-m", "unbroken", "sync", RUN, url, "--runs-dir", str(machine.runs), *words]
         if background:
             started.append(TrainingProcess(arguments))
             return started[-1]
