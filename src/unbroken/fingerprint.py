@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from unbroken.cache.sources import file_source, module_sources, text_digest
+from unbroken.errors import ConfigurationError
 from unbroken.targets import find_modules_here
 from unbroken.traffic.scenario import read_scenario
 
@@ -82,7 +83,10 @@ def code_sources(module: str) -> dict[str, str]:
     origin = Path(spec.origin).parts if spec is not None and spec.origin else ()
     if "site-packages" in origin or "dist-packages" in origin or top in sys.stdlib_module_names:
         return {f"package {top}": _version(top)}
-    return dict(module_sources(module))
+    try:
+        return dict(module_sources(module))
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"there is no module {module!r} here: {error}") from error
 
 
 def _version(top: str) -> str:

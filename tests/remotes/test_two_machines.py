@@ -48,7 +48,7 @@ def computed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("computed")
     cache = ResultCache(folder / "cache")
     player("none").play(cache, 1)
-    obtain(cache, spec(), folder / "runs", train_in(folder / "runs"))
+    obtain(cache, spec(), folder / "runs", "poles", train_in(folder / "runs"))
     return cache.folder
 
 
@@ -88,7 +88,7 @@ def test_both_ways_a_hit(address, computed, tmp_path):
     expected, _ = player("none").play(laptop, 1)
     baseline = dataclasses.replace(player("none"), make=never)
     assert baseline.play(machine, 1)[0] == expected
-    assert obtain(machine, spec(), tmp_path / "runs", never).from_cache
+    assert obtain(machine, spec(), tmp_path / "runs", "poles", never).from_cache
 
     changed = spec(n_epochs=2)
     assert machine.find(changed.inputs) is None

@@ -14,7 +14,7 @@ import unbroken.envs
 from unbroken.cache import ResultCache
 from unbroken.config import build_config
 from unbroken.errors import ConfigurationError, DamagedFile
-from unbroken.validation.agents import Agent, AgentSpec, NotThatAgent, collect, obtain
+from unbroken.validation.agents import Agent, AgentSpec, NotThatAgent, collect, obtain, require_judgeable, run_names
 from unbroken.validation.results import Curve
 from unbroken.validation.traffic_arms import agent_player
 from unbroken.validation.traffic_inputs import Described
@@ -103,7 +103,7 @@ def test_nothing_of_a_models_zip_is_unpickled(tmp_path):
         TrainedPolicy(build_config({"target": "CartPole-v1", "environment": {"normalize": {}}}), content)
     for words in ({"algo": "ppo-torch"}, {"environment": {"frame_stack": 2}}):
         with pytest.raises(ConfigurationError, match=r"not yet ppo-torch|frame_stack cannot"):
-            TrainedPolicy(build_config({"target": "CartPole-v1", **words}), content)
+            require_judgeable(build_config({"target": "CartPole-v1", **words}))
 
 
 def test_a_model_for_use_brings_the_statistics_of_its_observations(tmp_path):
@@ -155,19 +155,38 @@ def test_an_agent_is_its_configuration_and_its_lineage(tmp_path):
         trained.append(run)
         train_here(runs)(spec, run)
 
-    spec = spec_of()
-    first = obtain(cache, spec, runs, train)
-    assert (first.from_cache, trained) == (False, ["CartPole-v1-ppo-seed0"])
-    assert obtain(cache, spec, runs, train).from_cache
-    other = spec_of(evaluation={"episodes": 2})
-    obtain(cache, other, runs, train)
-    assert trained[1] == f"CartPole-v1-ppo-seed0-{other.inputs.short}"
+    def wanted(spec):
+        return obtain(cache, spec, runs, run_names([spec], runs)[spec.inputs.fingerprint], train)
 
-    unbroken.train(
-        run="CartPole-v1-ppo-seed0", runs_dir=str(runs), steps=256, settings={"hyperparameters.learning_rate": 1e-4}
-    )
+    spec, other = spec_of(), spec_of(evaluation={"episodes": 2})
+    assert not wanted(spec).from_cache
+    assert wanted(spec).from_cache
+    wanted(other)
+    first, second = (f"CartPole-v1-ppo-seed0-{one.inputs.short}" for one in (spec, other))
+    assert trained == [first, second]
+
+    changed = {"hyperparameters.learning_rate": 1e-4}
+    unbroken.train(run=first, runs_dir=str(runs), steps=256, settings=changed)
     mixed = spec_of(total_timesteps=256, hyperparameters={"n_steps": 64, "n_epochs": 1, "learning_rate": 1e-4})
     with pytest.raises(NotThatAgent, match="changed on the way"):
-        collect(mixed, RunFolder(runs, "CartPole-v1-ppo-seed0"))
-    obtain(cache, mixed, runs, train)
-    assert trained[2] == f"CartPole-v1-ppo-seed0-{mixed.inputs.short}"
+        collect(mixed, RunFolder(runs, first))
+    wanted(mixed)
+    assert trained[2] == f"CartPole-v1-ppo-seed0-{mixed.inputs.short}" != first
+
+
+def test_only_a_run_that_knows_all_its_code_is_taken_over(tmp_path, monkeypatch):
+    """D3: of our environments the user's own run is used, if it is that training; two specs never share a run."""
+    ours = [
+        AgentSpec(name, {"target": "ramp_metering", "total_timesteps": steps}) for name, steps in (("a", 1), ("b", 2))
+    ]
+    names = run_names(ours, tmp_path)
+    assert names[ours[0].inputs.fingerprint] == "ramp_metering-ppo-seed0"
+    assert names[ours[1].inputs.fingerprint] == f"ramp_metering-ppo-seed0-{ours[1].inputs.short}"
+    (tmp_path / "my_extractor.py").write_text("class Extractor:\n    pass\n")
+    (tmp_path / "data.txt").write_text("1")
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = spec_of(
+        hyperparameters={"policy_kwargs": {"features_extractor_class": "my_extractor:Extractor"}},
+        environment={"kwargs": {"path": str(tmp_path / "data.txt")}},
+    )
+    assert {"my_extractor.py", "file of path"} <= {*spec.inputs.sources}

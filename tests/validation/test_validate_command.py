@@ -158,6 +158,27 @@ def test_the_training_that_a_killed_comparison_left_is_waited_for(place):
     assert len(metadata["legs"]) == 1
 
 
+def test_a_module_that_the_environment_imports_makes_another_agent(place):
+    """D3, D1: nothing of before is used, whatever the number of jobs: not the agent, not the episodes."""
+    (place / "my_poles.py").write_text(
+        "from gymnasium.envs.classic_control import CartPoleEnv\nfrom my_physics import FORCE\n"
+        "class Poles(CartPoleEnv):\n    def __init__(self):\n        super().__init__()\n        self.force_mag = FORCE\n"
+    )
+    (place / "my_physics.py").write_text("FORCE = 10.0\n")
+    (place / "sections.yaml").write_text(SECTIONS.replace("CartPole-v1", "my_poles:Poles"))
+    run(place, "--out", "first", "--jobs", "2")
+    (place / "my_physics.py").write_text("FORCE = 1.0\n")
+    said = run(place, "--out", "second", "--jobs", "2")
+    assert "agent of training 0 is trained" in said
+    assert "nothing to do" not in said
+    log = (place / "second" / "validation.log").read_text()
+    assert "Using universal cache" not in log
+    constant = [
+        [row["value"] for row in rows(place / out) if row["arm"] == "constant:0"] for out in ("first", "second")
+    ]
+    assert constant[0] != constant[1]
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -188,6 +209,12 @@ def test_bad_input_is_one_clear_line(place, words, expected):
         ("constant:0", "constant:7", "not in the action space"),
         ("CartPole-v1", "CartPol-v1", "did you mean 'CartPole-v1'?"),
         ("full: 200}", "full: 200.5}", "whole number"),
+        ("metric: return", "metric: retrun", "write return, length"),
+        ("metric: return", "metric: nowhere:f", "cannot be imported"),
+        ("my_policies:Leaning", "nowhere:f", "no module 'nowhere'"),
+        ("first: 100", "first: 0", "is one of training 0 too"),
+        ("total_timesteps: 1024", "seed: 5", "agent.seed is set by the section"),
+        ("total_timesteps: 1024", "algo: ppo-torch", "not yet ppo-torch"),
     ],
 )
 def test_a_wrong_section_is_refused_before_anything_is_trained(place, before, after, expected):

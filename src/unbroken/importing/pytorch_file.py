@@ -55,10 +55,18 @@ def read_pytorch_file(path: Path) -> PytorchFile:
     return PytorchFile(path, parts, _count(held["timestep"]) or steps_in_name(path.name), shapes)
 
 
+def _is_zip(path: Path) -> bool:
+    """Whether it is to be read as a zip, a damaged one included."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        return True
+
+
 def _content(path: Path) -> Mapping[str, Any]:
     import torch
 
-    if zipfile.is_zipfile(path):
+    if _is_zip(path):
         with reading(path) as archive:
             require_sound(path, archive)
     try:

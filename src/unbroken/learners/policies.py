@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import unwrap_vec_normalize
 from unbroken.capture.codec import digest
 from unbroken.capture.normalization import fill_normalization
 from unbroken.config import EnvironmentConfig, RunConfig
-from unbroken.errors import ConfigurationError, DamagedFile
+from unbroken.errors import DamagedFile
 from unbroken.learners.building import algorithm_class, build_environment, build_model
 from unbroken.learners.sb3 import NORMALIZATION
 from unbroken.learners.stored import read_tensors
@@ -37,7 +37,6 @@ class TrainedPolicy:
 
         Raises ConfigurationError for what cannot be judged this way, DamagedFile for weights that do not fit.
         """
-        _require_judgeable(config)
         venv = build_environment(_alone(config))
         self._layer = unwrap_vec_normalize(venv)
         if self._layer is not None:
@@ -114,10 +113,3 @@ def _normalizes(config: RunConfig) -> bool:
     """Whether the policy sees normalised observations; normalised rewards are the training's business."""
     normalize = config.environment.normalize
     return normalize is not None and bool(normalize.get("norm_obs", True))
-
-
-def _require_judgeable(config: RunConfig) -> None:
-    if config.algo == "ppo_torch":
-        raise ConfigurationError("a comparison judges agents of Stable-Baselines3 and sb3-contrib, not yet ppo-torch")
-    if config.environment.frame_stack is not None:
-        raise ConfigurationError("environment.frame_stack cannot be compared: stack frames by a wrapper of Gymnasium's")

@@ -7,7 +7,8 @@ on the way, or that was forked, is another key and is never taken for a clean on
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +21,11 @@ from unbroken.cache.context import numeric_context
 from unbroken.cache.inputs import Inputs
 from unbroken.cache.result import Result
 from unbroken.cache.result_cache import ResultCache
+from unbroken.cache.sources import text_digest
 from unbroken.config import RunConfig, build_config, merged
 from unbroken.defaults import default_target, scenario_defaults
-from unbroken.errors import UnbrokenError
-from unbroken.fingerprint import environment_sources, source_digest
+from unbroken.errors import ConfigurationError, UnbrokenError
+from unbroken.fingerprint import code_sources, environment_sources, source_digest, traffic_scenario
 from unbroken.folder import RunFolder, file_names
 from unbroken.locate import repository_of
 from unbroken.recording import METRICS
@@ -31,6 +33,7 @@ from unbroken.store.checkpoint_file import CheckpointFile
 from unbroken.validation.results import Curve
 
 Model = Literal["best", "final"]
+_PLACE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 # of one leg, or of how results are kept and shown: these shape no weights
 _NOT_SHAPING = ("saving", "tracking", "log_interval", "self_test", "scenario", "device")
 
@@ -92,19 +95,48 @@ def agent_inputs(scenario: str, config: RunConfig, lineage: list[Any], model: Mo
         scenario=scenario,
         kind="rl",
         values={"config": shaping(config.plain()), "lineage": lineage, "model": model},
-        sources=environment_sources(config.target, config.environment.kwargs, config.environment.wrappers),
+        sources={
+            **environment_sources(config.target, config.environment.kwargs, config.environment.wrappers),
+            **_named_code(config.plain()),
+            **_named_files(config.environment.kwargs),
+        },
         context=numeric_context("torch", "stable-baselines3"),
     )
 
 
-def obtain(cache: ResultCache, spec: AgentSpec, runs_dir: Path, train: Callable[[AgentSpec, str], None]) -> Agent:
-    """The agent of a spec; `train(spec, run name)` starts or continues its run and returns at the target.
+def _named_code(value: Any) -> dict[str, str]:
+    """Digests of the modules that a configuration names as `module:name`: extractors, schedules, callbacks, wrappers."""
+    if isinstance(value, str):
+        return code_sources(value.partition(":")[0]) if _PLACE.fullmatch(value) else {}
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return {name: found for item in items for name, found in _named_code(item).items()}
+
+
+def _named_files(kwargs: Mapping[str, Any]) -> dict[str, str]:
+    """Digests of the files that arguments of the environment name."""
+    paths = {name: Path(value) for name, value in kwargs.items() if isinstance(value, str) and value}
+    return {f"file of {name}": text_digest(path.read_bytes()) for name, path in paths.items() if path.is_file()}
+
+
+def run_names(specs: Iterable[AgentSpec], runs_dir: Path) -> dict[str, str]:
+    """The run of each spec, by fingerprint; no two specs share one."""
+    names: dict[str, str] = {}
+    for spec in specs:
+        usual = _run_name(spec, runs_dir)
+        free = usual not in names.values() or names.get(spec.inputs.fingerprint) == usual
+        names[spec.inputs.fingerprint] = usual if free else f"{spec.run}-{spec.inputs.short}"
+    return names
+
+
+def obtain(
+    cache: ResultCache, spec: AgentSpec, runs_dir: Path, run: str, train: Callable[[AgentSpec, str], None]
+) -> Agent:
+    """The agent of a spec; `train(spec, run)` starts or continues its run and returns at the target.
 
     Raises what `train` raises, and NotThatAgent where the run that it leaves is another training.
     """
 
     def compute() -> Result:
-        run = _run_name(spec, runs_dir)
         train(spec, run)
         return collect(spec, RunFolder(runs_dir, run))
 
@@ -140,9 +172,13 @@ def collect(spec: AgentSpec, folder: RunFolder) -> Result:
 
 
 def _run_name(spec: AgentSpec, runs_dir: Path) -> str:
-    """The usual name, where it is free or holds this training; else one with the key, so that nobody's run is touched."""
+    """The usual name, where it is free or holds this training; else one with the key, so that nobody's run is touched.
+
+    Only of our own environments does a run record all the code that made its episodes: others' always have the key in their name.
+    """
     folder = RunFolder(runs_dir, spec.run)
-    if not spec.apart and (not folder.path.exists() or _difference(spec, folder) is None):
+    ours = traffic_scenario(spec.config.target) is not None
+    if ours and not spec.apart and (not folder.path.exists() or _difference(spec, folder) is None):
         return spec.run
     return f"{spec.run}-{spec.inputs.short}"
 
@@ -179,3 +215,11 @@ def _evaluations(path: Path) -> tuple[list[int], list[float]]:
     rows = [json.loads(line) for line in lines if line]
     found = [row for row in rows if row.get("eval/mean_reward") is not None]
     return [int(row["step"]) for row in found], [float(row["eval/mean_reward"]) for row in found]
+
+
+def require_judgeable(config: RunConfig) -> None:
+    """Raise ConfigurationError for an agent whose model for use does not hold all that it acts by."""
+    if config.algo == "ppo_torch":
+        raise ConfigurationError("a comparison judges agents of Stable-Baselines3 and sb3-contrib, not yet ppo-torch")
+    if config.environment.frame_stack is not None:
+        raise ConfigurationError("environment.frame_stack cannot be compared: stack frames by a wrapper of Gymnasium's")

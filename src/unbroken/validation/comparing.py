@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 
 from unbroken.cache.result_cache import ResultCache
 from unbroken.config import merged
-from unbroken.errors import UsageError
+from unbroken.errors import ConfigurationError, UsageError
 from unbroken.traffic.scenario import DECISION, Horizon
-from unbroken.validation.agents import Agent, AgentSpec
+from unbroken.validation.agents import Agent, AgentSpec, require_judgeable
 from unbroken.validation.results import Arm, Comparison, Metric, Mode, Play, Queues, SpaceTime
 from unbroken.validation.sections import ScenarioPart, Section
 
 Rows = dict[str, NDArray[Any]]
+EVALUATION_SEEDS = 1_000_000  # from here on a training's own evaluations have theirs
+_OWN = frozenset({"target", "seed", "scenario"})
 Played = tuple[Play, Rows]
 
 
@@ -67,9 +69,23 @@ class ScenarioPlan:
             }
             steps = {"total_timesteps": part.quick_timesteps} if quick else {}
             specs.append(AgentSpec(self.name, merged(merged(own, part.agent), steps), part.model, apart=quick))
-        for spec in specs:
-            spec.config  # noqa: B018 - a wrong key is said before anything is trained
         return specs
+
+    def check_agents(self) -> None:
+        """Raise ConfigurationError for trainings that cannot be judged, before any of them begins."""
+        own = sorted(_OWN & self.part.agent.keys())
+        if own:
+            raise ConfigurationError(f"{self.name}: agent.{own[0]} is set by the section itself")
+        for spec in self.specs():
+            config = spec.config
+            require_judgeable(config)
+            trained = range(config.seed, config.seed + config.environment.n_envs)
+            common = [seed for seed in self.seeds if seed in trained or seed >= EVALUATION_SEEDS]
+            if common:
+                raise ConfigurationError(
+                    f"{self.name}: seed {common[0]} is one of training {config.seed} too: let seeds.first be at least "
+                    f"{trained.stop}, and below {EVALUATION_SEEDS:,}"
+                )
 
 
 class Kind(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from unbroken.cache.result_cache import ResultCache
 from unbroken.cache.sources import file_source
 from unbroken.capture.codec import digest
 from unbroken.errors import ConfigurationError
-from unbroken.fingerprint import code_sources, environment_sources
+from unbroken.fingerprint import code_sources
 from unbroken.targets import find_modules_here, make_environment, wrapped
 from unbroken.validation.agents import Agent
 from unbroken.validation.policies import loaded_policy, weights_digest
@@ -36,14 +36,11 @@ class World:
     target: str
     kwargs: Mapping[str, Any]
     wrappers: tuple[Any, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)  # digests of its code, taken where it was checked
 
     def make(self) -> Any:
         """A new environment. Raises UnknownTarget, MissingExtra or ConfigurationError."""
         return wrapped(make_environment(self.target, self.kwargs), list(self.wrappers))
-
-    def sources(self) -> dict[str, str]:
-        """Digests of its code."""
-        return environment_sources(self.target, self.kwargs, list(self.wrappers))
 
 
 def gymnasium_metric(name: str, unit: str, better: str | None) -> Metric:
@@ -81,7 +78,7 @@ class GymnasiumPlayer:
                 "decisions": self.decisions,
                 "metric": self.metric,
             },
-            sources={**self.world.sources(), **self.code, **_metric_sources(self.metric), **file_source(__name__)},
+            sources={**self.world.sources, **self.code, **metric_sources(self.metric), **file_source(__name__)},
             context=numeric_context(),
         )
 
@@ -148,7 +145,17 @@ def _value(metric: str, rewards: NDArray[np.float64], infos: list[Mapping[str, A
     return float(imported_place(metric)(rewards, infos))
 
 
-def _metric_sources(metric: str) -> dict[str, str]:
+def check_metric(metric: str) -> None:
+    """Raise ConfigurationError for a metric that does not exist, as far as that shows before anything is played."""
+    kind, colon, name = metric.partition(":")
+    if metric in _LABELS or (kind == "info" and name):
+        return
+    if not colon:
+        raise ConfigurationError(f"metric {metric!r}: write return, length, info:KEY or module:function")
+    imported_place(metric)
+
+
+def metric_sources(metric: str) -> dict[str, str]:
     kind, _, name = metric.partition(":")
     return code_sources(kind) if name and kind != "info" else {}
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from unbroken.errors import ConfigurationError
+from unbroken.fingerprint import environment_sources
 from unbroken.targets import check_target, check_wrappers
 from unbroken.validation.agents import Agent
 from unbroken.validation.comparing import Played, Player, ScenarioPlan
-from unbroken.validation.gymnasium_arms import World, agent_of, baseline_of, gymnasium_metric
+from unbroken.validation.gymnasium_arms import World, agent_of, baseline_of, check_metric, gymnasium_metric
 from unbroken.validation.results import Metric, Queues, SpaceTime
 
 
@@ -34,12 +35,15 @@ class GymnasiumKind:
         wrappers = environment.get("wrappers") or []
         check_target(part.environment)
         check_wrappers(wrappers)
-        world = World(part.environment, {**part.kwargs, **(environment.get("kwargs") or {})}, tuple(wrappers))
+        kwargs = {**part.kwargs, **(environment.get("kwargs") or {})}
+        code = environment_sources(part.environment, kwargs, wrappers)
+        world = World(part.environment, kwargs, tuple(wrappers), code)
         metric = gymnasium_metric(part.metric, part.unit, part.better)
         return cls(plan, world, int(decisions), metric)
 
     def check(self) -> None:
         """As the protocol says: every policy is made once."""
+        check_metric(self.metric.name)
         env = self.world.make()
         try:
             for name in (self.plan.part.baseline, *self.plan.part.others):

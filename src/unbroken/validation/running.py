@@ -23,7 +23,7 @@ from unbroken.context import package_versions
 from unbroken.errors import StoppedEarly, UsageError
 from unbroken.store.durable import LocalBackend, write_json_durably
 from unbroken.store.lock import ExclusiveLock
-from unbroken.validation.agents import Agent, obtain
+from unbroken.validation.agents import Agent, obtain, run_names
 from unbroken.validation.comparing import Kind, PlayAll, ScenarioPlan, compare, kind_of
 from unbroken.validation.heading import Heading
 from unbroken.validation.playing import playing
@@ -96,8 +96,8 @@ def _planned(request: ValidationRequest) -> _Work:
     plans = [ScenarioPlan.of(section, name, request.mode, request.seeds) for name in section.scenarios]
     planned = tuple((plan, kind_of(plan)) for plan in plans)
     for plan, kind in planned:
+        plan.check_agents()
         kind.check()
-        plan.specs()
     return _Work(request, section, planned)
 
 
@@ -148,8 +148,7 @@ def _carried(work: _Work) -> Report:
     for plan, _ in work.plans:
         rule = plan.part.rule()
         _say(f"Rule for {plan.name}, written before anything runs ({digest(rule)[:12]}): {describe(rule)}")
-    threads = 1 if request.jobs > 1 else None
-    trainer = Trainer(request.runs_dir, request.out / TRAININGS, threads)
+    trainer = Trainer(request.runs_dir, request.out / TRAININGS)
     with _stopping(trainer):
         agents = _agents(work, trainer)
         with playing(request.cache, request.jobs, request.out / LOG) as play_all:
@@ -178,9 +177,17 @@ def _agents(work: _Work, trainer: Trainer) -> dict[str, list[Agent]]:
     request = work.request
     specs = [(plan.name, spec) for plan, _ in work.plans for spec in plan.specs()]
     found: dict[str, list[Agent]] = {plan.name: [] for plan, _ in work.plans}
+    # decided before any training begins: two of them at a time must not choose the same run
+    runs = run_names([spec for _, spec in specs], request.runs_dir)
     with ThreadPoolExecutor(max_workers=request.jobs) as pool:
         waiting = [
-            (name, pool.submit(obtain, request.cache, spec, request.runs_dir, trainer.train)) for name, spec in specs
+            (
+                name,
+                pool.submit(
+                    obtain, request.cache, spec, request.runs_dir, runs[spec.inputs.fingerprint], trainer.train
+                ),
+            )
+            for name, spec in specs
         ]
         try:
             for name, future in waiting:

@@ -54,6 +54,11 @@ class TrafficKind:
         """As the protocol says."""
         for name in (self.plan.part.baseline, *self.plan.part.others):
             self.baseline(name)
+        if any(spec.config.environment.wrappers for spec in self.plan.specs()):
+            raise ConfigurationError(
+                f"{self.plan.name}: agent.environment.wrappers are not applied in the simulator; compare such an agent as an "
+                "environment of your own (module:Class)"
+            )
 
     def baseline(self, name: str) -> Player:
         """As the protocol says."""

@@ -28,8 +28,8 @@ class TrainingFailed(UnbrokenError):
 class Trainer:
     """Trains runs in `runs_dir`; logs of the processes lie in `folder`. `train` may be called from several threads."""
 
-    def __init__(self, runs_dir: Path, folder: Path, threads: int | None) -> None:
-        self._runs_dir, self._folder, self._threads = runs_dir, folder, threads
+    def __init__(self, runs_dir: Path, folder: Path) -> None:
+        self._runs_dir, self._folder = runs_dir, folder
         self._running: set[subprocess.Popen[str]] = set()
         self._lock = threading.Lock()
         self._left = threading.Event()
@@ -78,9 +78,8 @@ class Trainer:
                 process.kill()
 
     def _run(self, command: list[str], run: str, log: Path) -> int:
-        environment = dict(os.environ)
-        if self._threads is not None:
-            environment["OMP_NUM_THREADS"] = str(self._threads)
+        # one thread, however many trainings there are at a time: their number changes bits
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         with self._lock:
             if self._left.is_set():
                 return StoppedEarly.exit_code
