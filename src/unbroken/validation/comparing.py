@@ -144,7 +144,6 @@ def compare(plan: ScenarioPlan, kind: Kind, agents: list[Agent], play_all: PlayA
 def _facts(plan: ScenarioPlan, agents: list[Agent]) -> dict[str, Any]:
     steps = sorted({agent.step for agent in agents})
     return {
-        "seeds of demand": f"{plan.seeds[0]} to {plan.seeds[-1]} ({len(plan.seeds)})",
         "trainings": len(agents),
         "target of each training, steps": agents[0].spec.config.total_timesteps if agents else 0,
         "algorithm": agents[0].spec.config.algo if agents else "",

@@ -193,12 +193,16 @@ def _mean(arms: Iterable[Arm], name: str) -> str:
 def _compared(comparison: Comparison, finding: Finding) -> str:
     """What was compared with what, and the facts that the comparison carries."""
     play = comparison.arms[0].plays[0]
+    clock = play.seconds is not None
     facts = {
         "agents": f"{counted(len(finding.training_seeds), 'training')}, seeds {_listed(finding.training_seeds)}",
         "baselines": ", ".join(one.baseline for one in finding.against),
-        "seeds of demand": f"{len(finding.seeds):,}: {_listed(finding.seeds)}; the same for every arm, demand compared by digest",
-        "decisions": f"{play.n_decisions:,} for every arm",
-        **({} if play.seconds is None else {"judged over": f"{play.seconds:,.10g} s of simulated time, every arm"}),
+        "seeds of demand": f"{len(finding.seeds):,}: {_listed(finding.seeds)}; the same for every arm, "
+        + ("what arrived compared by digest" if clock else "the first observation compared by digest"),
+        "decisions": f"{play.n_decisions:,} for every arm"
+        if clock
+        else f"{play.n_decisions:,} at most; episodes may end before",
+        **({} if not clock else {"judged over": f"{play.seconds:,.10g} s of simulated time, every arm"}),
         **dict(comparison.facts or {}),
         **({"notes": list(finding.notes)} if finding.notes else {}),
     }
