@@ -28,8 +28,9 @@ _TASKS = {
 
 def traffic_scenario(target: str) -> str | None:
     """The scenario of ours that a target trains on; None for any other environment."""
-    name = target.rpartition(":")[2].removeprefix("unbroken/").removesuffix("-v0")
-    return name if name in _TASKS else None
+    module, _, environment = target.rpartition(":")
+    name = environment.removeprefix("unbroken/").removesuffix("-v0")
+    return name if name in _TASKS and module in ("", "unbroken.envs") else None
 
 
 def traffic_task_module(scenario: str) -> str:

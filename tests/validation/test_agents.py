@@ -190,3 +190,11 @@ def test_only_a_run_that_knows_all_its_code_is_taken_over(tmp_path, monkeypatch)
         environment={"kwargs": {"path": str(tmp_path / "data.txt")}},
     )
     assert {"my_extractor.py", "file of path"} <= {*spec.inputs.sources}
+
+
+def test_only_our_own_environments_are_ours():
+    from unbroken.fingerprint import traffic_scenario
+
+    ours = ("ramp_metering", "unbroken/ramp_metering-v0", "unbroken.envs:unbroken/ramp_metering-v0")
+    assert {traffic_scenario(target) for target in ours} == {"ramp_metering"}
+    assert traffic_scenario("my_module:ramp_metering") is traffic_scenario("CartPole-v1") is None

@@ -52,6 +52,9 @@ def test_every_key_is_on_the_page_and_its_example_can_be_run(tmp_path):
         ("metric: total_delay", "metric: total", "is none of"),
         ("full: 3600", "full: 3601", "multiple of 60 s"),
         ("full: 3600", "full: 7200", "at most 3600 s"),
+        ("target_percent: 15", "target_percent: 15\n      drain: 20", "multiple of 15 s"),
+        ("target_percent: 15", "target_percent: 15\n      better: lower", "leave them out"),
+        ('"7.6":', '"a/b":', "not a plain folder name"),
     ],
 )
 def test_what_our_simulator_cannot_play_is_said(tmp_path, before, after, expected):

@@ -14,6 +14,7 @@ from unbroken.validation.statistics import (
     Resamples,
     draw_resamples,
     has_percentage,
+    has_percentages,
     improvement,
     improvement_percent,
     interquartile_improvement,
@@ -256,7 +257,10 @@ def test_percentages_that_say_something():
     assert has_percentage(np.array([-0.01, *np.linspace(80.0, 120.0, 19)]))
     assert not has_percentage(np.array([-3.0, 4.0]))
     assert not has_percentage(np.array([0.0]))
-    assert not has_percentage(np.array([0.0, 0.0, 0.0, 5.0]))
+    assert has_percentage(np.array([0.0, 0.0, 0.0, 5.0]))
+    assert not has_percentages(np.array([0.0, 0.0, 0.0, 5.0]), draw_resamples(1, 4))
+    successes = np.array([1.0] * 9 + [0.0] * 11)
+    assert has_percentages(successes, draw_resamples(5, 20, n=1000))
 
 
 def test_level_and_number_of_resamples_are_those_of_the_rule():

@@ -168,4 +168,6 @@ def horizon_of(plan: ScenarioPlan, whole: Horizon) -> Horizon:
             f"{plan.name}: horizon {measured:g} s must be a multiple of 60 s and at most {whole.measured:g} s"
         )
     drain = whole.drain if plan.part.drain is None else plan.part.drain
-    return replace(whole, measured=measured, drain=DECISION * round(drain / DECISION))
+    if drain % DECISION:
+        raise UsageError(f"{plan.name}: drain {drain:g} s must be a multiple of {DECISION:g} s")
+    return replace(whole, measured=measured, drain=drain)

@@ -31,6 +31,8 @@ class GymnasiumKind:
         decisions = part.horizon.of(plan.mode)
         if decisions != int(decisions):
             raise ConfigurationError(f"{plan.name}: a horizon in decisions is a whole number, not {decisions:g}")
+        if part.drain is not None:
+            raise ConfigurationError(f"{plan.name}: drain is for our traffic scenarios; leave it out")
         environment = part.agent.get("environment") or {}
         wrappers = environment.get("wrappers") or []
         check_target(part.environment)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from unbroken.config import check_name
 from unbroken.errors import ConfigurationError, NotFound, UsageError
 from unbroken.fingerprint import traffic_scenario
 from unbroken.validation.results import Mode, Rule
@@ -135,7 +136,7 @@ def _parsed(text: str, label: str) -> dict[str, Section]:
     found = {}
     for name, content in loaded.items():
         try:
-            found[str(name)] = Section.model_validate(content)
+            found[check_name(str(name), "section")] = Section.model_validate(content)
         except ValidationError as error:
             raise ConfigurationError("\n".join(f"{label}: {name}.{_explained(e)}" for e in error.errors())) from None
     return found

@@ -53,15 +53,21 @@ def improvement_percent(agent: Floats | float, baseline: Floats | float, *, lowe
 
 
 def has_percentage(baseline: Floats) -> bool:
-    """Whether % of the baseline's mean say anything, in every resample of its seeds.
+    """Whether % of the baseline's mean say anything.
 
-    They do if its values have one sign, or if their mean is more than 4 standard errors away from 0.
+    They do if no value has another sign than the mean, or if the mean is more than 4 standard errors away from 0. Where values
+    are 0, a resample's mean may still be: see `has_percentages`.
     """
     mean = float(baseline.mean())
-    if np.all(baseline > 0.0) or np.all(baseline < 0.0):
+    if mean != 0.0 and np.all(baseline * mean >= 0.0):
         return True
     error = float(baseline.std(ddof=1)) / np.sqrt(len(baseline)) if len(baseline) > 1 else np.inf
     return abs(mean) > SURE * error
+
+
+def has_percentages(baseline: Floats, resamples: Resamples) -> bool:
+    """Whether % of the baseline's mean say anything in every resample of its seeds."""
+    return has_percentage(baseline) and bool(np.all(baseline[resamples.seeds].mean(axis=1) != 0.0))
 
 
 def interquartile_weights(n: int) -> Floats:

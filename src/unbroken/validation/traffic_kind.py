@@ -42,6 +42,8 @@ class TrafficKind:
             raise ConfigurationError(
                 f"{plan.name}: metric {part.metric!r} is none of {', '.join(traffic_metric_names())}"
             )
+        if part.better is not None or part.unit:
+            raise ConfigurationError(f"{plan.name}: unit and better of {part.metric} are known; leave them out")
         known = controller_names(described.scenario)
         for name in (part.baseline, *part.others):
             if name not in known:

@@ -129,7 +129,7 @@ def _by_seed(arm: Arm) -> Floats:
 
 def _against(metric: Metric, agents: Floats, arm: Arm, resamples: Resamples) -> Against:
     baseline, lower = _by_seed(arm), metric.lower_is_better
-    percentages = statistics.has_percentage(baseline)
+    percentages = statistics.has_percentages(baseline, resamples)
     each = improvement_percent(agents.mean(axis=1), baseline.mean(), lower_is_better=lower) if percentages else ()
     return Against(
         baseline=arm.name,
