@@ -3,14 +3,16 @@
 import contextlib
 import random
 import signal
+import threading
 import time
 
 import pytest
 
-from unbroken.cache.alone import LOCKS
+from unbroken.cache import Inputs, ResultCache
+from unbroken.cache.alone import LOCKS, alone
 from unbroken.cache.entry import read_entry, write_entry
 from unbroken.cache.upkeep import held_entries, pin
-from unbroken.errors import NotFound
+from unbroken.errors import NotFound, StoppedEarly
 from unbroken.store.durable import is_leftover
 from unbroken.store.memory import MemoryBackend
 from unbroken.testing.backends import RecordingBackend
@@ -236,3 +238,13 @@ for _ in range(40):
         assert process.returncode == 0, err
     assert sum(entry.size for entry in held_entries(folder)) < 60_000
     assert not (folder / "quarantine").exists()
+
+
+def test_who_waits_can_leave(tmp_path):
+    """C4: a signal reaches a comparison that waits for another one's training."""
+    left, inputs = threading.Event(), Inputs("waiting", "baseline", {"a": 1})
+    timer = threading.Timer(0.3, left.set)
+    timer.start()
+    with alone(tmp_path, inputs.fingerprint, lambda owner: None), pytest.raises(StoppedEarly):
+        ResultCache(tmp_path, left=left).get_or_compute(inputs, lambda: None)
+    timer.join()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
-import time
+import threading
 from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
 
-from unbroken.errors import RunLocked, StorageError
+from unbroken.errors import RunLocked, StoppedEarly, StorageError
 from unbroken.store.lock import ExclusiveLock
 
 LOCKS = ".locks"
@@ -31,15 +31,19 @@ class _Removable(ExclusiveLock):
 
 
 @contextlib.contextmanager
-def alone(folder: Path, fingerprint: str, waiting: Callable[[str], None]) -> Iterator[str | None]:
+def alone(
+    folder: Path, fingerprint: str, waiting: Callable[[str], None], left: threading.Event | None = None
+) -> Iterator[str | None]:
     """Keep every other user of the fingerprint out, after waiting for them; `waiting` is told once whom for.
+
+    Raises StoppedEarly where `left` is set while it waits.
 
     Yields why the folder cannot be locked, else None. The lock is free when its owner dies, by SIGKILL too. Not for use inside
     itself: a computation that asks for its own result would wait for ever.
     """
     path = folder / LOCKS / f"{fingerprint}.lock"
     lock = _Removable(path, run=fingerprint[:8])
-    problem = _acquire(lock, waiting)
+    problem = _acquire(lock, waiting, left or threading.Event())
     try:
         yield problem
     finally:
@@ -50,7 +54,7 @@ def alone(folder: Path, fingerprint: str, waiting: Callable[[str], None]) -> Ite
             lock.release()
 
 
-def _acquire(lock: ExclusiveLock, waiting: Callable[[str], None]) -> str | None:
+def _acquire(lock: ExclusiveLock, waiting: Callable[[str], None], left: threading.Event) -> str | None:
     pause, said = _FIRST_PAUSE_SECONDS, False
     while True:
         try:
@@ -63,5 +67,6 @@ def _acquire(lock: ExclusiveLock, waiting: Callable[[str], None]) -> str | None:
                 owner = _OWNER.search(str(error))
                 waiting(owner[0] if owner else "another process")
                 said = True
-        time.sleep(pause)
+        if left.wait(pause):
+            raise StoppedEarly("stopped while another process computes what is asked for; the same command continues")
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,12 +40,14 @@ class ResultCache:
 
     Any number of processes and threads may use one folder; what one of them computes, the others wait for. `limit_bytes` bounds the
     folder: after a save the least recently used entries that are not pinned go. What cannot be saved is returned all the same.
+    Whoever waits for another process when `left` is set gets StoppedEarly.
     """
 
-    def __init__(self, folder: Path, limit_bytes: int | None = None) -> None:
+    def __init__(self, folder: Path, limit_bytes: int | None = None, left: threading.Event | None = None) -> None:
         self.folder = Path(folder)
         self.backend: FileBackend = LocalBackend(self.folder)
         self.limit_bytes = limit_bytes
+        self.left = left
         self._said: set[str] = set()
 
     def get_or_compute(
@@ -65,7 +68,9 @@ class ResultCache:
             found = self._hit(inputs, steps)
             if found is not None:
                 return Answer(found, "hit")
-        with alone(self.folder, inputs.fingerprint, lambda owner: self._say_waiting(inputs, owner)) as problem:
+        with alone(
+            self.folder, inputs.fingerprint, lambda owner: self._say_waiting(inputs, owner), self.left
+        ) as problem:
             # another process may have computed it meanwhile
             found = self._hit(inputs, steps, locked=True)
             if found is not None:
@@ -77,7 +82,7 @@ class ResultCache:
         try:
             return self._hit(inputs, steps)
         except DamagedFile:
-            with alone(self.folder, inputs.fingerprint, lambda owner: self._say_waiting(inputs, owner)):
+            with alone(self.folder, inputs.fingerprint, lambda owner: self._say_waiting(inputs, owner), self.left):
                 return self._hit(inputs, steps, locked=True)
 
     def entries(self, inputs: Inputs) -> list[EntryName]:

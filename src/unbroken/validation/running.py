@@ -133,7 +133,7 @@ def _take_folder(work: _Work) -> None:
 def _for_people(record: logging.LogRecord) -> bool:
     """The console gets no line for each of hundreds of episodes; the log has them all."""
     text = record.getMessage()
-    return not text.startswith("[CACHE") or "WARNING" in text
+    return not text.startswith("[CACHE") or "WARNING" in text or "Waiting for" in text
 
 
 def _say(message: str) -> None:
@@ -180,12 +180,12 @@ def _agents(work: _Work, trainer: Trainer) -> dict[str, list[Agent]]:
     # decided before any training begins: two of them at a time must not choose the same run
     runs = run_names([spec for _, spec in specs], request.runs_dir)
     with ThreadPoolExecutor(max_workers=request.jobs) as pool:
+        # who waits for another comparison's training must hear of a signal too
+        cache = ResultCache(request.cache.folder, request.cache.limit_bytes, trainer.left)
         waiting = [
             (
                 name,
-                pool.submit(
-                    obtain, request.cache, spec, request.runs_dir, runs[spec.inputs.fingerprint], trainer.train
-                ),
+                pool.submit(obtain, cache, spec, request.runs_dir, runs[spec.inputs.fingerprint], trainer.train),
             )
             for name, spec in specs
         ]

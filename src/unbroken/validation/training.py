@@ -32,7 +32,7 @@ class Trainer:
         self._runs_dir, self._folder = runs_dir, folder
         self._running: set[subprocess.Popen[str]] = set()
         self._lock = threading.Lock()
-        self._left = threading.Event()
+        self.left = threading.Event()
 
     def train(self, spec: AgentSpec, run: str) -> None:
         """Start or continue a run and return at its target.
@@ -56,17 +56,17 @@ class Trainer:
         code = self._run([sys.executable, "-m", "unbroken", "train", *words], run, log)
         if code == RunLocked.exit_code:
             logs.LOGGER.info("[VALIDATION] Waiting: %s", _last_line(log).removeprefix("error: "))
-        while code == RunLocked.exit_code and not self._left.wait(_PAUSE_SECONDS):
+        while code == RunLocked.exit_code and not self.left.wait(_PAUSE_SECONDS):
             # the training of a comparison that was killed goes on alone, to the same end
             code = self._run([sys.executable, "-m", "unbroken", "train", *words], run, log)
-        if code == StoppedEarly.exit_code or self._left.is_set():
+        if code == StoppedEarly.exit_code or self.left.is_set():
             raise StoppedEarly(f"training {run} was stopped; the same command continues it")
         if code != 0:
             raise TrainingFailed(f"training {run} ended with exit code {code}: {_last_line(log)} (all of it: {log})")
 
     def stop(self) -> None:
         """Ask all trainings for their last checkpoint and wait for them."""
-        self._left.set()
+        self.left.set()
         with self._lock:
             running = list(self._running)
         for process in running:
@@ -81,7 +81,7 @@ class Trainer:
         # one thread, however many trainings there are at a time: their number changes bits
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         with self._lock:
-            if self._left.is_set():
+            if self.left.is_set():
                 return StoppedEarly.exit_code
             process = subprocess.Popen(
                 command,
