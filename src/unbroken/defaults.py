@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from unbroken.config import DEFAULT_TARGET, usual_algorithm
+from unbroken.fingerprint import traffic_scenario
 
 # lambda = 1 and whole episodes in each rollout: decision 0014 says what happens otherwise
 _TRAFFIC: dict[str, Any] = {
@@ -47,8 +48,8 @@ _TABLE: dict[str, dict[str, Any]] = {
 
 def scenario_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     """Configuration keys to lay under those of a new run of PPO on one of our scenarios; nothing for any other."""
-    name = str(values.get("target", "")).removeprefix("unbroken/").removesuffix("-v0")
-    return copy.deepcopy(_TABLE.get(name, {})) if usual_algorithm(values.get("algo", "ppo")) == "ppo" else {}
+    name = traffic_scenario(str(values.get("target", "")))
+    return copy.deepcopy(_TABLE.get(name or "", {})) if usual_algorithm(values.get("algo", "ppo")) == "ppo" else {}
 
 
 def default_target(values: Mapping[str, Any], stored: Mapping[str, Any]) -> int:

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 from pathlib import Path
 from typing import Any
 
-from unbroken.cache.sources import file_source, module_sources, text_digest
+from unbroken.cache.sources import file_source, module_sources, text_digest, with_plain_newlines
 from unbroken.errors import ConfigurationError
 from unbroken.targets import find_modules_here
 from unbroken.traffic.scenario import read_scenario
@@ -50,8 +50,7 @@ def source_digest(target: str, kwargs: Mapping[str, Any] | None = None) -> str |
             return hashlib.sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest()
         module = _module_of(target)
         path = None if module is None else _file_of(module)
-        normal = None if path is None else path.read_bytes().replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        return None if normal is None else hashlib.sha256(normal).hexdigest()
+        return None if path is None else hashlib.sha256(with_plain_newlines(path.read_bytes())).hexdigest()
     except OSError:
         return None
 

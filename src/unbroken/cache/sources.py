@@ -27,10 +27,14 @@ _NEUTRAL = frozenset({_FRONT, "unbroken.errors"})
 _PARTS = ("body", "orelse", "finalbody", "handlers", "cases")
 
 
+def with_plain_newlines(content: bytes) -> bytes:
+    """A text file's bytes as a checkout with Unix line ends has them."""
+    return content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
 def text_digest(content: bytes) -> str:
     """Hash of a text file's bytes with its newlines normalised."""
-    normal = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    return hashlib.blake2b(normal, digest_size=16).hexdigest()
+    return hashlib.blake2b(with_plain_newlines(content), digest_size=16).hexdigest()
 
 
 def module_sources(*roots: str) -> dict[str, str]:

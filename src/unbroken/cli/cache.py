@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from unbroken.cli.output import print_json, print_text
 
 if TYPE_CHECKING:
     from unbroken.cache.travelling import Travelled
@@ -30,14 +31,6 @@ def _folder(given: str | None) -> Path:
     return cache_folder(given)
 
 
-def _print(text: str) -> None:
-    print(text)  # noqa: T201 - the console is the interface
-
-
-def _print_json(content: Any) -> None:
-    _print(json.dumps(content, indent=2))
-
-
 @app.command("list")
 def list_entries(cache_dir: Folder = None, as_json: Json = False) -> None:
     """The entries, the most recently used last: fingerprint, kind, steps, size, last use, and whether pinned."""
@@ -47,17 +40,17 @@ def list_entries(cache_dir: Folder = None, as_json: Json = False) -> None:
     folder = _folder(cache_dir)
     held = held_entries(folder)
     if as_json:
-        _print_json([entry.plain() for entry in held])
+        print_json([entry.plain() for entry in held])
         return
-    _print(f"{'config':<8}  {'kind':<8}  {'steps':>7}  {'size':>10}  {'used':>14}  {'pinned':<6}  scenario")
+    print_text(f"{'config':<8}  {'kind':<8}  {'steps':>7}  {'size':>10}  {'used':>14}  {'pinned':<6}  scenario")
     for entry in held:
         steps = "-" if entry.name.steps is None else str(entry.name.steps)
         age = human_seconds(max(0.0, time.time() - entry.last_used))
-        _print(
+        print_text(
             f"{entry.name.fingerprint[:8]:<8}  {entry.name.kind:<8}  {steps:>7}  {human_size(entry.size):>10}  "
             f"{age:>14}  {'yes' if entry.pinned else '':<6}  {entry.name.scenario}"
         )
-    _print(f"{len(held)} entries, {human_size(sum(entry.size for entry in held))} in {folder}")
+    print_text(f"{len(held)} entries, {human_size(sum(entry.size for entry in held))} in {folder}")
 
 
 @app.command()
@@ -67,11 +60,11 @@ def show(entry: Entry, cache_dir: Folder = None, as_json: Json = False) -> None:
 
     content = show_entry(_folder(cache_dir), entry).plain()
     if as_json:
-        _print_json(content)
+        print_json(content)
         return
     import yaml
 
-    _print(yaml.safe_dump(content, sort_keys=False, allow_unicode=True).rstrip())
+    print_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True).rstrip())
 
 
 @app.command()
@@ -81,9 +74,9 @@ def explain(first: Entry, second: Entry, cache_dir: Folder = None, as_json: Json
 
     explained = explain_entries(_folder(cache_dir), first, second)
     if as_json:
-        _print_json(explained.plain())
+        print_json(explained.plain())
     else:
-        _print(explained.text())
+        print_text(explained.text())
     sys.exit(1 if explained.differences else 0)
 
 
@@ -98,10 +91,10 @@ def verify(
 
     results = verify_entries(_folder(cache_dir), entry)
     if as_json:
-        _print_json([result.plain() for result in results])
+        print_json([result.plain() for result in results])
     else:
         for result in results:
-            _print(f"{result.word:<8} {result.file}" + (f": {result.problem}" if result.problem else ""))
+            print_text(f"{result.word:<8} {result.file}" + (f": {result.problem}" if result.problem else ""))
     if any(result.is_damaged for result in results):
         sys.exit(65)
 
@@ -111,7 +104,7 @@ def pin(entry: Entry, cache_dir: Folder = None) -> None:
     """Keep ENTRY, and what it is extended to, whatever the size limit."""
     from unbroken.cache.upkeep import pin as pin_entry
 
-    _print(f"Pinned {pin_entry(_folder(cache_dir), entry).file}")
+    print_text(f"Pinned {pin_entry(_folder(cache_dir), entry).file}")
 
 
 @app.command()
@@ -119,7 +112,7 @@ def unpin(entry: Entry, cache_dir: Folder = None) -> None:
     """Let a pinned entry go again when space is needed."""
     from unbroken.cache.upkeep import unpin as unpin_entry
 
-    _print(f"Unpinned config {unpin_entry(_folder(cache_dir), entry)[:8]}")
+    print_text(f"Unpinned config {unpin_entry(_folder(cache_dir), entry)[:8]}")
 
 
 @app.command()
@@ -135,9 +128,9 @@ def prune(
 
     report = pruned(_folder(cache_dir), size_limit(limit), dry_run)
     if as_json:
-        _print_json(report.plain())
+        print_json(report.plain())
     else:
-        _print(report.text())
+        print_text(report.text())
 
 
 @app.command()
@@ -159,11 +152,11 @@ def pull(remote: Place, cache_dir: Folder = None, as_json: Json = False) -> None
 
 
 def _say(as_json: bool) -> Any:
-    return lambda message: None if as_json else _print(f"[CACHE] {message}")
+    return lambda message: None if as_json else print_text(f"[CACHE] {message}")
 
 
 def _end(done: Travelled, as_json: bool) -> None:
     if as_json:
-        _print_json(done.plain())
+        print_json(done.plain())
     if done.problems:
         sys.exit(65)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from unbroken.cli.output import print_json, print_text
 
 app = typer.Typer(help="List, show, verify and compare checkpoints.", no_args_is_help=True)
 Runs = Annotated[
@@ -23,14 +24,6 @@ def _runs(given: str | None) -> Path:
     return runs_folder(given)
 
 
-def _print(text: str) -> None:
-    print(text)  # noqa: T201 - the console is the interface
-
-
-def _print_json(content: Any) -> None:
-    _print(json.dumps(content, indent=2))
-
-
 @app.command("list")
 def list_checkpoints(
     run: Annotated[str, typer.Argument(help="Name of a run.")], runs_dir: Runs = None, as_json: Json = False
@@ -41,16 +34,16 @@ def list_checkpoints(
 
     rows = list_run(_runs(runs_dir), run)
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
-    _print(f"{'step':>12}  {'tier':<8}  {'score':>10}  {'size':>10}  {'age':>14}  {'valid':<6}  file")
+    print_text(f"{'step':>12}  {'tier':<8}  {'score':>10}  {'size':>10}  {'age':>14}  {'valid':<6}  file")
     for row in rows:
         score = "-" if row["score"] is None else f"{row['score']:.2f}"
         age = human_seconds(max(0.0, time.time() - row["created"]))
         valid = "yes" if row["valid"] else "NO"
         size = human_size(row["size"])
         problem = f"  ({row['problem']})" if row["problem"] else ""
-        _print(
+        print_text(
             f"{row['step']:>12,}  {row['tier']:<8}  {score:>10}  {size:>10}  {age:>14}  {valid:<6}  {row['path']}{problem}"
         )
 
@@ -66,11 +59,11 @@ def show(
 
     content = show_checkpoint(_runs(runs_dir), checkpoint)
     if as_json:
-        _print_json(content)
+        print_json(content)
         return
     import yaml
 
-    _print(yaml.safe_dump(content, sort_keys=False, allow_unicode=True).rstrip())
+    print_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True).rstrip())
 
 
 @app.command()
@@ -84,10 +77,10 @@ def verify(
 
     results = verify_checkpoints(_runs(runs_dir), checkpoint)
     if as_json:
-        _print_json(results)
+        print_json(results)
     else:
         for result in results:
-            _print(
+            print_text(
                 f"{'ok' if result['valid'] else 'DAMAGED':<8} {result['path']}"
                 + (f": {result['problem']}" if result["problem"] else "")
             )
@@ -106,7 +99,7 @@ def pack(
     from unbroken.logs import human_size
 
     size, advice = pack_checkpoint(_runs(runs_dir), checkpoint, file)
-    _print(f"Packed into {file} ({human_size(size)}); {advice}")
+    print_text(f"Packed into {file} ({human_size(size)}); {advice}")
 
 
 @app.command()
@@ -124,7 +117,7 @@ def diff(
 
     comparison = compare(_runs(runs_dir), first, second)
     if as_json:
-        _print_json(comparison.plain())
+        print_json(comparison.plain())
     else:
-        _print(comparison.text())
+        print_text(comparison.text())
     sys.exit(0 if comparison.identical else 1)

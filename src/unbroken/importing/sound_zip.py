@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import errno
-import struct
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from unbroken.errors import DamagedFile
+from unbroken.store.checkpoint_reader import UNREADABLE
 
 # trainers store or barely compress: a member beyond this is made to fill the memory
 _RATIO_LIMIT, _SMALL = 100, 16 * 1024 * 1024
-_UNREADABLE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    IndexError,
-    KeyError,
-    NotImplementedError,
-    OverflowError,
-    RuntimeError,
-    ValueError,
-)
 
 
 @contextmanager
@@ -39,7 +26,7 @@ def reading(path: Path) -> Iterator[zipfile.ZipFile]:
             yield archive
     except DamagedFile:
         raise
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise DamagedFile(f"{path.name} is damaged or truncated: {' '.join(str(error).split())}") from error
     except OSError as error:
         if error.errno != errno.EINVAL:

@@ -33,7 +33,8 @@ from unbroken.store.checkpoint_writer import (
 
 _CHUNK = 4 * 1024 * 1024
 _HASH = re.compile("[0-9a-f]{64}")
-_UNREADABLE = (
+# every way in which zipfile stumbles over altered bytes, beside OSError with EINVAL
+UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
@@ -136,7 +137,7 @@ class CheckpointFile:
             yield
         except DamagedFile:
             raise
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise self._damaged(f"{what} ({error})") from error
         except OSError as error:
             if error.errno != errno.EINVAL:

@@ -83,6 +83,13 @@ class Agent:
     curve: Curve
     from_cache: bool
 
+    @cached_property
+    def weights(self) -> str:
+        """Hash of what the agent does; imports the learners' libraries."""
+        from unbroken.learners.policies import weights_digest
+
+        return weights_digest(self.zip_bytes)
+
 
 def shaping(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of a configuration's plain form shapes the weights."""

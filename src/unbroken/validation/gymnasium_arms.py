@@ -22,7 +22,7 @@ from unbroken.errors import ConfigurationError
 from unbroken.fingerprint import code_sources
 from unbroken.targets import find_modules_here, make_environment, wrapped
 from unbroken.validation.agents import Agent
-from unbroken.validation.policies import loaded_policy, weights_digest
+from unbroken.validation.policies import loaded_policy
 from unbroken.validation.results import Metric, Play
 
 _LABELS = {"return": "return of an episode", "length": "decisions of an episode"}
@@ -226,7 +226,7 @@ class AgentPolicy:
 def agent_of(world: World, agent: Agent, decisions: int, metric: str) -> GymnasiumPlayer:
     """The player of a trained agent."""
     config = agent.spec.config
-    described = {"algo": config.algo, "weights": weights_digest(agent.zip_bytes)}
+    described = {"algo": config.algo, "weights": agent.weights}
     code = file_source("unbroken.learners.policies")
     return GymnasiumPlayer("agent", world, "rl", described, code, AgentPolicy(agent), decisions, metric, config.seed)
 

@@ -16,15 +16,8 @@ def loaded_policy(agent: Agent) -> TrainedPolicy:
     """The agent's policy at the beginning of an episode; the same object again for the next episode in this process."""
     from unbroken.learners.policies import TrainedPolicy
 
-    key = agent.spec.inputs.fingerprint + weights_digest(agent.zip_bytes)
+    key = agent.spec.inputs.fingerprint + agent.weights
     if key not in _LOADED:
         _LOADED[key] = TrainedPolicy(agent.spec.config, agent.zip_bytes)
     _LOADED[key].forget()
     return _LOADED[key]
-
-
-def weights_digest(zip_bytes: bytes) -> str:
-    """See `learners.policies`."""
-    from unbroken.learners.policies import weights_digest as digest_of
-
-    return digest_of(zip_bytes)

@@ -28,7 +28,7 @@ from unbroken.traffic.scenario import DECISION, Horizon
 from unbroken.traffic.tasks.base import Task
 from unbroken.traffic.tasks.driving import AgentControl
 from unbroken.validation.agents import Agent
-from unbroken.validation.policies import loaded_policy, weights_digest
+from unbroken.validation.policies import loaded_policy
 from unbroken.validation.results import Metric, Play, Queues, SpaceTime
 from unbroken.validation.traffic_inputs import (
     PLAYING,
@@ -148,7 +148,7 @@ def agent_player(described: Described, agent: Agent, horizon: Horizon, metric: s
     """The player of a trained agent. Raises ConfigurationError where scenario and environment do not fit."""
     config = agent.spec.config
     module = traffic_task_module(traffic_scenario(config.target) or "")
-    weights = {"algo": config.algo, "weights": weights_digest(agent.zip_bytes), "environment": config.target}
+    weights = {"algo": config.algo, "weights": agent.weights, "environment": config.target}
     code = {
         **module_sources(PLAYING, module, "unbroken.traffic.tasks.driving"),
         **file_source("unbroken.learners.policies"),
