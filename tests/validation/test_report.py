@@ -43,14 +43,34 @@ def test_the_same_bytes_again_and_other_files_stay(heading, tmp_path):
     assert (tmp_path / "run.log").read_text() == "log"
 
 
-def test_nothing_is_written_of_what_cannot_be_trusted(heading, tmp_path):
+def untrustworthy():
+    """The sample as a scenario `bad`, in which the first training did what webster did."""
     arms = SAMPLE.arms
     twin = replace(
         arms[3], plays=tuple(replace(p, digest=q.digest) for p, q in zip(arms[3].plays, arms[0].plays, strict=True))
     )
-    bad = replace(SAMPLE, scenario="bad", arms=(*arms[:3], twin, *arms[4:]))
+    return replace(SAMPLE, scenario="bad", arms=(*arms[:3], twin, *arms[4:]))
+
+
+def test_of_what_cannot_be_trusted_there_is_only_why(heading, tmp_path):
+    """C4: the other scenarios are reported all the same."""
+    written = write_report([SAMPLE, untrustworthy()], heading, tmp_path)
+    why = "agent of training 0 did bit for bit what webster did"
+    assert why in written.refused["bad"]
+    assert [finding.scenario for finding in written.findings] == ["traffic_light_control"]
+    content = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+    assert [one["scenario"] for one in content["scenarios"]] == ["traffic_light_control"]
+    assert why in content["refused"]["bad"]
+    assert "\nbad," not in (tmp_path / "metrics.csv").read_text(encoding="utf-8")
+    assert "bad: not compared" in (tmp_path / "table.tex").read_text(encoding="utf-8")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert f"<strong>bad: not compared, it cannot be trusted</strong>{why}" in page
+    assert not list(tmp_path.glob("*bad.png"))
+
+
+def test_nothing_is_written_where_nothing_can_be_trusted(heading, tmp_path):
     with pytest.raises(UntrustworthyComparison, match="bad: agent of training 0 did bit for bit what webster did"):
-        write_report([SAMPLE, bad], heading, tmp_path / "results")
+        write_report([untrustworthy()], heading, tmp_path / "results")
     assert not (tmp_path / "results").exists()
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from unbroken.errors import UsageError
-from unbroken.validation.comparing import ScenarioPlan, kind_of
+from unbroken.validation.comparing import ScenarioPlan, kind_of, rule_of
 from unbroken.validation.sections import ScenarioPart, Section, chosen_section, load_sections
+from unbroken.validation.verdict import describe, digest
 
 PAGE = Path(__file__).parents[2] / "docs" / "formats" / "sections.md"
 
@@ -68,3 +69,32 @@ def test_what_our_simulator_cannot_play_is_said(tmp_path, before, after, expecte
 def check_all(section):
     for name in section.scenarios:
         kind_of(ScenarioPlan.of(section, name, "full", None)).check()
+
+
+def test_the_rule_says_all_that_it_judges(tmp_path):
+    """C4: what decides the verdict stands in the rule and its digest before anything runs; changed later it is another rule."""
+    own = (Path(load_sections.__code__.co_filename).parent / "sections.yaml").read_text(encoding="utf-8")
+
+    def rule(before="", after="", seeds=None, mode="full"):
+        assert before in own
+        path = tmp_path / "sections.yaml"
+        path.write_text(own.replace(before, after) if before else own, encoding="utf-8")
+        plan = ScenarioPlan.of(load_sections(path)["7.6"], "traffic_light_control", mode, seeds)
+        return rule_of(plan, kind_of(plan))
+
+    assert describe(rule()).startswith(
+        "Judged is total delay in veh h (less is better) in traffic_light_control, over 3,600 s with demand and 900 s after it, "
+        "on 20 seeds (2000 to 2019), by the best model of 5 trainings (ppo, "
+    )
+    changes = [
+        rule("metric: total_delay", "metric: stops"),
+        rule("full: 3600", "full: 1800"),
+        rule("target_percent: 15", "target_percent: 15\n      drain: 600"),
+        rule("target_percent: 15", "target_percent: 15\n      model: final"),
+        rule("target_percent: 15", "target_percent: 15\n      agent: {total_timesteps: 1000}"),
+        rule("first: 2000", "first: 2001"),
+        rule("full: 5}", "full: 6}"),
+        rule(seeds=10),
+        rule(mode="quick"),
+    ]
+    assert len({digest(one) for one in (rule(), *changes)}) == len(changes) + 1

@@ -227,3 +227,47 @@ def test_a_training_that_fails_is_said_with_its_own_last_line(place):
     (place / "sections.yaml").write_text(SECTIONS.replace("n_epochs: 2", "n_epoch: 2"))
     said = run(place, "--out", "results", code=1)
     assert "did you mean 'n_epochs'?" in said
+
+
+def waited_for(place, said, process):
+    started = time.monotonic()
+    while said not in (place / "console.txt").read_text() and process.poll() is None:
+        assert time.monotonic() - started < 120
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("file", "moment"), [("my_poles.py", "Training my_poles"), ("my_policies.py", "is trained")])
+def test_code_that_changes_meanwhile_is_kept_under_no_key(place, file, moment):
+    """D1, D3: the environment before its training has imported it, the policy before a worker has: what ran is not the key's."""
+    (place / "my_poles.py").write_text(
+        "from gymnasium.envs.classic_control import CartPoleEnv\nFORCE = 10.0\n"
+        "class Poles(CartPoleEnv):\n    def __init__(self):\n        super().__init__()\n        self.force_mag = FORCE\n"
+    )
+    (place / "sections.yaml").write_text(SECTIONS.replace("CartPole-v1", "my_poles:Poles"))
+    with (place / "console.txt").open("w") as console:
+        process = subprocess.Popen(
+            command("--out", "results", "--jobs", "2"), cwd=place, stdout=console, stderr=subprocess.STDOUT
+        )
+    waited_for(place, moment, process)
+    before = (place / file).read_text()
+    (place / file).write_text(before.replace("10.0", "1.0").replace("> 0", "> 0.01"))
+    assert process.wait(120) == 65, (place / "console.txt").read_text()
+    assert f"{file} was changed while the comparison ran" in (place / "console.txt").read_text()
+
+    (place / file).write_text(before)
+    assert "Report: " in run(place, "--out", "results", "--jobs", "2")
+    undisturbed = place / "elsewhere"
+    undisturbed.mkdir()
+    for path in place.glob("*.*"):
+        (undisturbed / path.name).write_text(path.read_text())
+    run(undisturbed, "--out", "results")
+    assert rows(undisturbed / "results") == rows(place / "results")
+
+
+def test_a_wrapper_that_learns_statistics_is_refused(place):
+    """C4: no model for use has them, so its episodes would be judged with empty ones."""
+    wrappers = "agent: {environment: {wrappers: ['gymnasium.wrappers:NormalizeObservation']}, "
+    (place / "sections.yaml").write_text(SECTIONS.replace("agent: {", wrappers))
+    said = run(place, "--out", "results", code=2)
+    assert "NormalizeObservation learns statistics (obs_rms)" in said
+    assert "agent.environment.normalize" in said

@@ -161,10 +161,11 @@ def test_the_digest_changes_with_everything_in_the_rule():
         Rule("webster", 15.0, 1.0),
         Rule("webster", 15.0, 0.0, 4),
         Rule("webster", 15.0, 0.0, 3, 9),
+        Rule("webster", 15.0, judged="delay in s"),
     ]
-    assert len({digest(one) for one in (rule, *others)}) == 6
+    assert len({digest(one) for one in (rule, *others)}) == 7
     assert digest(rule) == digest(Rule("webster", 15, 0))
-    assert digest(rule) == "ed3c8728bab24f1556b88de777e324e4cf511c5c3c3a166079aba5e0c2cf42be"
+    assert digest(rule) == "0af5a13112f6bcd3d98d6a3ebe722e307b441ced367be9840f4ce651db1571e5"
 
 
 def test_plain_data_of_a_finding():

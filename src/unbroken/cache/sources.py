@@ -13,7 +13,7 @@ import importlib.util
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -53,6 +53,20 @@ def file_source(module: str) -> dict[str, str]:
     """The digest of a module's own file, by path in the package. Raises ModuleNotFoundError."""
     _forget()
     return {_name_in_package(module, path): _digest(module, path) for path in [_existing(module)]}
+
+
+def changed_module(sources: Mapping[str, str]) -> str | None:
+    """The first file among such digests that is another now, or gone; None while all are as they were.
+
+    For who takes digests in one process and computes in another, which imports what is there by then. Names that are no modules
+    are not looked at.
+    """
+    for name, digest in sources.items():
+        module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        path = _file_of(module) if name.endswith(".py") else None
+        if path is not None and (not path.is_file() or text_digest(path.read_bytes()) != digest):
+            return name
+    return None
 
 
 @functools.lru_cache(maxsize=64)

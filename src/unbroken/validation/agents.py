@@ -6,9 +6,10 @@ on the way, or that was forked, is another key and is never taken for a clean on
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +31,7 @@ from unbroken.folder import RunFolder, file_names
 from unbroken.locate import repository_of
 from unbroken.recording import METRICS
 from unbroken.store.checkpoint_file import CheckpointFile
+from unbroken.validation.code import require_unchanged
 from unbroken.validation.results import Curve
 
 Model = Literal["best", "final"]
@@ -129,9 +131,11 @@ def run_names(specs: Iterable[AgentSpec], runs_dir: Path) -> dict[str, str]:
     """The run of each spec, by fingerprint; no two specs share one."""
     names: dict[str, str] = {}
     for spec in specs:
-        usual = _run_name(spec, runs_dir)
-        free = usual not in names.values() or names.get(spec.inputs.fingerprint) == usual
-        names[spec.inputs.fingerprint] = usual if free else f"{spec.run}-{spec.inputs.short}"
+        if spec.inputs.fingerprint not in names:
+            taken = set(names.values())
+            names[spec.inputs.fingerprint] = next(
+                name for name in _possible_names(spec) if name not in taken and _is_for(spec, RunFolder(runs_dir, name))
+            )
     return names
 
 
@@ -140,12 +144,15 @@ def obtain(
 ) -> Agent:
     """The agent of a spec; `train(spec, run)` starts or continues its run and returns at the target.
 
-    Raises what `train` raises, and NotThatAgent where the run that it leaves is another training.
+    Raises what `train` raises, NotThatAgent where the run that it leaves is another training, and UntrustworthyComparison where its
+    code changed meanwhile.
     """
 
     def compute() -> Result:
         train(spec, run)
-        return collect(spec, RunFolder(runs_dir, run))
+        found = collect(spec, RunFolder(runs_dir, run))
+        require_unchanged(spec.inputs.sources, agent_inputs(spec.scenario, spec.config, [], spec.model).sources)
+        return found
 
     answer = cache.answer(spec.inputs, compute)
     facts, arrays = answer.result.facts, answer.result.arrays
@@ -178,23 +185,28 @@ def collect(spec: AgentSpec, folder: RunFolder) -> Result:
     return Result(arrays, facts={"step": int(manifest["step"]), "legs": legs, "model": spec.model})
 
 
-def _run_name(spec: AgentSpec, runs_dir: Path) -> str:
-    """The usual name, where it is free or holds this training; else one with the key, so that nobody's run is touched.
+def _possible_names(spec: AgentSpec) -> Iterator[str]:
+    """The usual name, then such with the key, so that nobody's run is touched.
 
     Only of our own environments does a run record all the code that made its episodes: others' always have the key in their name.
     """
-    folder = RunFolder(runs_dir, spec.run)
-    ours = traffic_scenario(spec.config.target) is not None
-    if ours and not spec.apart and (not folder.path.exists() or _difference(spec, folder) is None):
-        return spec.run
-    return f"{spec.run}-{spec.inputs.short}"
+    if traffic_scenario(spec.config.target) is not None and not spec.apart:
+        yield spec.run
+    yield f"{spec.run}-{spec.inputs.short}"
+    yield from (f"{spec.run}-{spec.inputs.short}-{number}" for number in itertools.count(2))
+
+
+def _is_for(spec: AgentSpec, folder: RunFolder) -> bool:
+    """Whether there is no run yet, or this training's."""
+    return not folder.path.exists() or _difference(spec, folder) is None
 
 
 def _difference(spec: AgentSpec, folder: RunFolder) -> str | None:
     """How a run differs from the training that was asked for; None where it is that, or its beginning."""
     stored = (folder.stored() or {}).get("config")
     if stored is None:
-        return "is not a run of this version"
+        # a run that has just begun has written nothing yet
+        return "is not a run of this version" if any(folder.backend.entries("checkpoints")) else None
     wanted, there = shaping(spec.config.plain()), shaping(stored)
     changed = [key for key in sorted(wanted.keys() | there.keys()) if wanted.get(key) != there.get(key)]
     if changed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -14,8 +15,9 @@ from unbroken.config import merged
 from unbroken.errors import ConfigurationError, UsageError
 from unbroken.traffic.scenario import DECISION, Horizon
 from unbroken.validation.agents import Agent, AgentSpec, require_judgeable
-from unbroken.validation.results import Arm, Comparison, Metric, Mode, Play, Queues, SpaceTime
+from unbroken.validation.results import Arm, Comparison, Metric, Mode, Play, Queues, Rule, SpaceTime
 from unbroken.validation.sections import ScenarioPart, Section
+from unbroken.validation.wording import counted, listed
 
 Rows = dict[str, NDArray[Any]]
 EVALUATION_SEEDS = 1_000_000  # from here on a training's own evaluations have theirs
@@ -94,6 +96,11 @@ class Kind(Protocol):
     @property
     def metric(self) -> Metric: ...
 
+    @property
+    def span(self) -> str:
+        """Over what an arm is judged, in words."""
+        ...
+
     def check(self) -> None:
         """Raise ConfigurationError, NotFound or UnknownTarget for what cannot be played, before anything is trained."""
         ...
@@ -118,6 +125,19 @@ def kind_of(plan: ScenarioPlan) -> Kind:
     return GymnasiumKind.of(plan)
 
 
+def rule_of(plan: ScenarioPlan, kind: Kind) -> Rule:
+    """The verdict's rule with all that it judges, known before anything runs."""
+    metric, config = kind.metric, plan.specs()[0].config
+    measured = f"{metric.label} in {metric.unit}" if metric.unit else metric.label
+    named = "" if metric.name.replace("_", " ") == metric.label else f"{metric.name}, "
+    trained = f"{counted(plan.trainings, 'training')} ({config.algo}, {counted(config.total_timesteps, 'step')})"
+    judged = (
+        f"{measured} ({named}{'less' if metric.lower_is_better else 'more'} is better) in {plan.part.environment}, {kind.span}, "
+        f"on {counted(len(plan.seeds), 'seed')} ({listed(plan.seeds)}), by the {plan.part.model} model of {trained}"
+    )
+    return replace(plan.part.rule(), judged=judged)
+
+
 def compare(plan: ScenarioPlan, kind: Kind, agents: list[Agent], play_all: PlayAll) -> Comparison:
     """Play all arms on all seeds."""
     names = [plan.part.baseline, *(name for name in plan.part.others if name != plan.part.baseline)]
@@ -132,12 +152,12 @@ def compare(plan: ScenarioPlan, kind: Kind, agents: list[Agent], play_all: PlayA
     return Comparison(
         scenario=plan.name,
         metric=kind.metric,
-        rule=plan.part.rule(),
+        rule=rule_of(plan, kind),
         arms=tuple(arms),
         curves=tuple(agent.curve for agent in agents),
         space_time=pictures,
         queues=queues,
-        facts={**kind.facts(), **_facts(plan, agents)},
+        facts={**kind.facts(), **_facts(plan, agents), **_elsewhere(arms)},
     )
 
 
@@ -152,6 +172,15 @@ def _facts(plan: ScenarioPlan, agents: list[Agent]) -> dict[str, Any]:
         "agents from the cache": sum(agent.from_cache for agent in agents),
         "agents' keys": ", ".join(agent.spec.inputs.short for agent in agents),
     }
+
+
+def _elsewhere(arms: list[Arm]) -> dict[str, Any]:
+    """Episodes that other machines or versions computed: nothing else in a report would show them."""
+    found = Counter(play.elsewhere for arm in arms for play in arm.plays if play.elsewhere)
+    episodes = sum(len(arm.plays) for arm in arms)
+    if not found:
+        return {"episodes": f"{episodes:,}, all computed with the versions and on the kind of machine named below"}
+    return {"episodes": f"{episodes:,}", "of them computed elsewhere (there and here)": dict(found)}
 
 
 def best_of(played: Mapping[str, list[Played]], names: Iterable[str], lower_is_better: bool) -> str:

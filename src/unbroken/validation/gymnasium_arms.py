@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from unbroken.cache.context import numeric_context
+from unbroken.cache.context import context_differences, numeric_context
 from unbroken.cache.inputs import Inputs, Kind
 from unbroken.cache.result import Result
 from unbroken.cache.result_cache import ResultCache
@@ -22,6 +22,7 @@ from unbroken.errors import ConfigurationError
 from unbroken.fingerprint import code_sources
 from unbroken.targets import find_modules_here, make_environment, wrapped
 from unbroken.validation.agents import Agent
+from unbroken.validation.code import require_unchanged
 from unbroken.validation.policies import loaded_policy
 from unbroken.validation.results import Metric, Play
 
@@ -78,7 +79,7 @@ class GymnasiumPlayer:
                 "decisions": self.decisions,
                 "metric": self.metric,
             },
-            sources={**self.world.sources, **self.code, **metric_sources(self.metric), **file_source(__name__)},
+            sources={**self.world.sources, **self.code},
             context=numeric_context(),
         )
 
@@ -94,6 +95,7 @@ class GymnasiumPlayer:
             seconds=None,
             demand=str(found.facts["first_observation"]),
             digest=digest({name: np.asarray(values) for name, values in found.arrays.items()}),
+            elsewhere=context_differences(found.context, numeric_context()),
         )
         return play, dict(found.arrays)
 
@@ -114,10 +116,12 @@ class GymnasiumPlayer:
                     break
         finally:
             env.close()
+        value = _value(self.metric, np.array(rewards), infos)
+        require_unchanged({**self.world.sources, **self.code})
         arrays = {
             "rewards": np.array(rewards),
             "observations": np.array([digest({"observation": one}) for one in observations], dtype="U32"),
-            "value": np.array(_value(self.metric, np.array(rewards), infos)),
+            "value": np.array(value),
         }
         return Result(arrays, facts={"first_observation": first})
 
@@ -155,9 +159,10 @@ def check_metric(metric: str) -> None:
     imported_place(metric)
 
 
-def metric_sources(metric: str) -> dict[str, str]:
+def _judging(metric: str) -> dict[str, str]:
+    """Digests of the code that plays an episode and makes the metric of it."""
     kind, _, name = metric.partition(":")
-    return code_sources(kind) if name and kind != "info" else {}
+    return {**file_source(__name__), **(code_sources(kind) if name and kind != "info" else {})}
 
 
 def imported_place(place: str) -> Any:
@@ -227,7 +232,7 @@ def agent_of(world: World, agent: Agent, decisions: int, metric: str) -> Gymnasi
     """The player of a trained agent."""
     config = agent.spec.config
     described = {"algo": config.algo, "weights": agent.weights}
-    code = file_source("unbroken.learners.policies")
+    code = {**file_source("unbroken.learners.policies"), **_judging(metric)}
     return GymnasiumPlayer("agent", world, "rl", described, code, AgentPolicy(agent), decisions, metric, config.seed)
 
 
@@ -236,4 +241,5 @@ def baseline_of(world: World, name: str, decisions: int, metric: str) -> Gymnasi
     if name != "random" and ":" not in name:
         raise ConfigurationError(f"baseline {name!r}: write random, constant:VALUE or module:policy")
     policy = NamedPolicy(name)
-    return GymnasiumPlayer(name, world, "baseline", {"name": name}, policy.code(), policy, decisions, metric)
+    code = {**policy.code(), **_judging(metric)}
+    return GymnasiumPlayer(name, world, "baseline", {"name": name}, code, policy, decisions, metric)

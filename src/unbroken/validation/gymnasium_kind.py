@@ -13,6 +13,7 @@ from unbroken.validation.agents import Agent
 from unbroken.validation.comparing import Played, Player, ScenarioPlan
 from unbroken.validation.gymnasium_arms import World, agent_of, baseline_of, check_metric, gymnasium_metric
 from unbroken.validation.results import Metric, Queues, SpaceTime
+from unbroken.validation.wording import counted
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,17 @@ class GymnasiumKind:
         metric = gymnasium_metric(part.metric, part.unit, part.better)
         return cls(plan, world, int(decisions), metric)
 
+    @property
+    def span(self) -> str:
+        """As the protocol says."""
+        return f"over {counted(self.decisions, 'decision')} at most"
+
     def check(self) -> None:
         """As the protocol says: every policy is made once."""
         check_metric(self.metric.name)
         env = self.world.make()
         try:
+            _require_forgetting(env)
             for name in (self.plan.part.baseline, *self.plan.part.others):
                 baseline_of(self.world, name, self.decisions, self.metric.name).make(env)
         finally:
@@ -68,3 +75,15 @@ class GymnasiumKind:
     def facts(self) -> dict[str, Any]:
         """As the protocol says."""
         return {"environment": self.world.target, "decisions at most": self.decisions}
+
+
+def _require_forgetting(env: Any) -> None:
+    """Raise ConfigurationError for a wrapper with running statistics: no model has them, and a judged episode would begin anew."""
+    while env is not None:
+        for name, value in getattr(env, "__dict__", {}).items():
+            if all(hasattr(value, one) for one in ("mean", "var", "count", "update")):
+                raise ConfigurationError(
+                    f"wrapper {type(env).__name__} learns statistics ({name}) that no model for use has, and judged episodes would "
+                    "begin without them; normalise by agent.environment.normalize instead"
+                )
+        env = getattr(env, "env", None)

@@ -15,7 +15,16 @@ from unbroken.validation.results import Arm, Comparison
 from unbroken.validation.statistics import Estimate
 from unbroken.validation.tables import plain
 from unbroken.validation.verdict import Against, Finding, describe, digest
-from unbroken.validation.wording import QUICK, counted, number, number_interval, percent, percent_interval, share
+from unbroken.validation.wording import (
+    QUICK,
+    counted,
+    listed,
+    number,
+    number_interval,
+    percent,
+    percent_interval,
+    share,
+)
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8886; --soft: #8881 }
@@ -50,9 +59,13 @@ _HOW_TO_READ = (
 
 
 def html_page(
-    comparisons: Sequence[Comparison], findings: Sequence[Finding], heading: Heading, pictures: Sequence[Picture]
+    comparisons: Sequence[Comparison],
+    findings: Sequence[Finding],
+    heading: Heading,
+    pictures: Sequence[Picture],
+    refused: Mapping[str, str] | None = None,
 ) -> str:
-    """The whole report. `pictures` are embedded; their alternative texts are their captions."""
+    """The whole report. `pictures` are embedded; their alternative texts are their captions. `refused` says why by scenario."""
     title = f"Section {heading.section}: {heading.title}"
     overall = [picture for picture in pictures if picture.scenario is None]
     parts = [
@@ -61,6 +74,7 @@ def html_page(
         f"<p>{_safe(heading.question)}</p>" if heading.question else "",
         "<h2>Verdicts</h2>",
         *(_verdict(one) for one in findings),
+        *(_box("missed", f"{name}: not compared, it cannot be trusted", why) for name, why in (refused or {}).items()),
         *map(_figure, overall),
         f"<h2>Rules, fixed before anything ran</h2>{_rules(findings)}",
         f"<h2>Numbers</h2><p>{_safe(_HOW_TO_READ)}</p>",
@@ -98,7 +112,11 @@ def _verdict(finding: Finding) -> str:
     if finding.verdict == "not judged" and finding.ruled.improvement is not None:
         lines.append(f"Seen against {finding.rule.baseline}: {percent_interval(finding.ruled.improvement)} %.")
     lines.append(_strongest(finding))
-    return f'<p class="box {kind}"><strong>{_safe(head)}</strong>{_safe(" ".join(filter(None, lines)))}</p>'
+    return _box(kind, head, " ".join(filter(None, lines)))
+
+
+def _box(kind: str, head: str, text: str) -> str:
+    return f'<p class="box {kind}"><strong>{_safe(head)}</strong>{_safe(text)}</p>'
 
 
 def _strongest(finding: Finding) -> str:
@@ -195,9 +213,9 @@ def _compared(comparison: Comparison, finding: Finding) -> str:
     play = comparison.arms[0].plays[0]
     clock = play.seconds is not None
     facts = {
-        "agents": f"{counted(len(finding.training_seeds), 'training')}, seeds {_listed(finding.training_seeds)}",
+        "agents": f"{counted(len(finding.training_seeds), 'training')}, seeds {listed(finding.training_seeds)}",
         "baselines": ", ".join(one.baseline for one in finding.against),
-        "seeds of demand": f"{len(finding.seeds):,}: {_listed(finding.seeds)}; the same for every arm, "
+        "seeds of demand": f"{len(finding.seeds):,}: {listed(finding.seeds)}; the same for every arm, "
         + ("what arrived compared by digest" if clock else "the first observation compared by digest"),
         "decisions": f"{play.n_decisions:,} for every arm"
         if clock
@@ -207,13 +225,6 @@ def _compared(comparison: Comparison, finding: Finding) -> str:
         **({"notes": list(finding.notes)} if finding.notes else {}),
     }
     return f"<h3>What was compared: {_safe(finding.scenario)}</h3>{_facts(plain(facts))}"
-
-
-def _listed(seeds: Sequence[int]) -> str:
-    """`0 to 4` for a stretch without gaps, else one by one."""
-    if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):
-        return f"{seeds[0]} to {seeds[-1]}"
-    return ", ".join(map(str, seeds))
 
 
 def _facts(value: Any) -> str:

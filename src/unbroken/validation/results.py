@@ -33,6 +33,7 @@ class Play:
     `value` is the metric; `measures` are further numbers by name (units in the names). `seconds` is simulated time in which the
     arm was judged, None where the environment has no clock. `demand` identifies what arrived and `digest` everything that
     happened: equal texts mean equal bits. `imbalance` is |arrived - left - inside| in vehicles, None where nothing is counted.
+    `elsewhere` says how where it was computed differs from here, empty where it does not.
     """
 
     seed: int
@@ -43,6 +44,7 @@ class Play:
     demand: str
     digest: str
     imbalance: float | None = None
+    elsewhere: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ class Rule:
     Met: the agents' metric is better than `baseline`'s by at least `target_percent` in the mean over trainings and seeds, and the
     whole 95 % interval of that improvement (resampled over trainings and over seeds) lies above `interval_above_percent`, with at
     least `least_trainings` trainings and `least_seeds` seeds. A quick comparison has no verdict, whatever it shows.
+    `judged` says in words what is measured: metric and direction, environment, time, seeds, trainings, model.
     """
 
     baseline: str
@@ -106,6 +109,7 @@ class Rule:
     interval_above_percent: float = 0.0
     least_trainings: int = 3
     least_seeds: int = 10
+    judged: str = ""
 
 
 @dataclass(frozen=True)

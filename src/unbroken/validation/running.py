@@ -20,11 +20,11 @@ from typing import Any
 from unbroken import logs
 from unbroken.cache.result_cache import ResultCache
 from unbroken.context import package_versions
-from unbroken.errors import StoppedEarly, UsageError
+from unbroken.errors import StoppedEarly, UntrustworthyComparison, UsageError
 from unbroken.store.durable import LocalBackend, write_json_durably
 from unbroken.store.lock import ExclusiveLock
 from unbroken.validation.agents import Agent, obtain, run_names
-from unbroken.validation.comparing import Kind, PlayAll, ScenarioPlan, compare, kind_of
+from unbroken.validation.comparing import Kind, PlayAll, ScenarioPlan, compare, kind_of, rule_of
 from unbroken.validation.heading import Heading
 from unbroken.validation.playing import playing
 from unbroken.validation.report import Report, write_report
@@ -70,7 +70,8 @@ class _Work:
             "content": self.section.model_dump(mode="json"),
             "seeds": {plan.name: list(plan.seeds) for plan, _ in self.plans},
             "rules": {
-                plan.name: {"text": describe(r := plan.part.rule()), "digest": digest(r)} for plan, _ in self.plans
+                plan.name: {"text": describe(r := rule_of(plan, kind)), "digest": digest(r)}
+                for plan, kind in self.plans
             },
         }
 
@@ -80,7 +81,8 @@ def validate(request: ValidationRequest) -> Report:
 
     Raises:
         UsageError: unknown section or scenario, or a folder that holds other results. UntrustworthyComparison: arms that cannot be
-            compared. StoppedEarly: a signal; the same request continues. And what trainings and storage raise.
+            compared; the report of the other scenarios is written. StoppedEarly: a signal; the same request continues. And what
+            trainings and storage raise.
     """
     work = _planned(request)
     _require_own(request.out)
@@ -145,8 +147,8 @@ def _carried(work: _Work) -> Report:
     _say(f"Section {request.section}, {request.mode}: {work.section.title}. Results go to {request.out}")
     if request.mode == "quick":
         _say(QUICK)
-    for plan, _ in work.plans:
-        rule = plan.part.rule()
+    for plan, kind in work.plans:
+        rule = rule_of(plan, kind)
         _say(f"Rule for {plan.name}, written before anything runs ({digest(rule)[:12]}): {describe(rule)}")
     trainer = Trainer(request.runs_dir, request.out / TRAININGS)
     with _stopping(trainer):
@@ -154,10 +156,12 @@ def _carried(work: _Work) -> Report:
         with playing(request.cache, request.jobs, request.out / LOG) as play_all:
             comparisons = [compare(plan, kind, agents[plan.name], _told(plan, play_all)) for plan, kind in work.plans]
         report = write_report(comparisons, _heading(work), request.out)
-    write_json_durably(LocalBackend(request.out), STATE, {**work.plain(), "complete": True})
     for line in report.lines():
         _say(line)
     _say(f"Report: {report.page}")
+    if report.refused:
+        raise UntrustworthyComparison("\n".join(f"{name}: {why}" for name, why in report.refused.items()))
+    write_json_durably(LocalBackend(request.out), STATE, {**work.plain(), "complete": True})
     return report
 
 

@@ -115,13 +115,15 @@ def _exact(value: float | None) -> str:
     return "" if value is None else repr(float(value))
 
 
-def latex_table(findings: Sequence[Finding], heading: Heading) -> str:
+def latex_table(findings: Sequence[Finding], heading: Heading, refused: Mapping[str, str] | None = None) -> str:
     r"""A `tabular` with booktabs' lines, to be read in with `\input`; needs `\usepackage{booktabs}` and nothing else.
 
-    Letters beyond those of Western Europe need XeLaTeX or LuaLaTeX, which the file then says itself.
+    `refused` says by scenario why it was not compared. Letters beyond those of Western Europe need XeLaTeX or LuaLaTeX, which the
+    file then says itself.
     """
     body = "\n\\midrule\n".join("\n".join(_latex_rows(one)) for one in findings)
-    last = [rf"\midrule {_spanning(QUICK)}"] if heading.mode == "quick" else []
+    last = [rf"\midrule {_spanning(f'{name}: not compared')}" for name in refused or {}]
+    last += [rf"\midrule {_spanning(QUICK)}"] if heading.mode == "quick" else []
     lines = [
         r"% \usepackage{booktabs}; intervals are 95 % bootstrap intervals over trainings and seeds",
         r"\begin{tabular}{lrrrr}",

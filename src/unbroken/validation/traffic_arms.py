@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unbroken.cache.context import numeric_context
+from unbroken.cache.context import context_differences, numeric_context
 from unbroken.cache.result import Result
 from unbroken.cache.result_cache import ResultCache
 from unbroken.cache.sources import file_source, module_sources
@@ -28,6 +28,7 @@ from unbroken.traffic.scenario import DECISION, Horizon
 from unbroken.traffic.tasks.base import Task
 from unbroken.traffic.tasks.driving import AgentControl
 from unbroken.validation.agents import Agent
+from unbroken.validation.code import require_unchanged
 from unbroken.validation.policies import loaded_policy
 from unbroken.validation.results import Metric, Play, Queues, SpaceTime
 from unbroken.validation.traffic_inputs import (
@@ -80,6 +81,10 @@ class TrafficPlayer:
 
     def rows(self, cache: ResultCache, seed: int) -> Rows:
         """Rows of an episode with its drain, from the cache or computed into it."""
+        return self._found(cache, seed)[0]
+
+    def _found(self, cache: ResultCache, seed: int) -> tuple[Rows, str]:
+        """The rows, and how the places where they were computed differ from here."""
         steps, drain = round(self.horizon.measured / DECISION), round(self.horizon.drain / DECISION)
         inputs = episode_inputs(self.described, self.controlled, seed)
         main = cache.get_or_compute(
@@ -89,11 +94,13 @@ class TrafficPlayer:
             steps=steps,
         )
         tail = cache.get_or_compute(drain_inputs(inputs, steps), lambda: self._drained(seed, main, drain), steps=drain)
-        return joined(dict(main.arrays), dict(tail.arrays))
+        here = numeric_context()
+        others = [context_differences(part.context, here) for part in (main, tail)]
+        return joined(dict(main.arrays), dict(tail.arrays)), next(filter(None, others), "")
 
     def play(self, cache: ResultCache, seed: int) -> tuple[Play, Rows]:
         """An episode judged, and its rows for pictures."""
-        rows = self.rows(cache, seed)
+        rows, elsewhere = self._found(cache, seed)
         metrics = measured(rows, self.horizon.warm_up)
         play = Play(
             seed=seed,
@@ -104,6 +111,7 @@ class TrafficPlayer:
             demand=digest({"arrived": rows["arrived"]}),
             digest=digest(dict(rows)),
             imbalance=metrics.imbalance,
+            elsewhere=elsewhere,
         )
         return play, rows
 
@@ -113,12 +121,12 @@ class TrafficPlayer:
     def _played(self, seed: int, steps: int) -> Result:
         episode = self._episode(seed)
         episode.begin()
-        return _result(episode, steps)
+        return self._result(episode, steps)
 
     def _continued(self, seed: int, shorter: Result, steps: int) -> Result:
         episode = self._episode(seed)
         episode.set_state(shorter.end)
-        return _result(episode, steps - (shorter.steps or 0))
+        return self._result(episode, steps - (shorter.steps or 0))
 
     def _drained(self, seed: int, main: Result, drain: int) -> Result:
         """After the demand; where the saved end is that of a longer time or another machine, that time is simulated again."""
@@ -129,12 +137,12 @@ class TrafficPlayer:
             episode.begin()
             episode.advance(main.steps or 0)
         episode.end_demand()
-        return _result(episode, drain)
+        return self._result(episode, drain)
 
-
-def _result(episode: Episode, steps: int) -> Result:
-    rows: dict[str, NDArray[Any]] = dict(episode.advance(steps))
-    return Result(rows, steps, episode.get_state())
+    def _result(self, episode: Episode, steps: int) -> Result:
+        rows: dict[str, NDArray[Any]] = dict(episode.advance(steps))
+        require_unchanged(self.controlled.sources)
+        return Result(rows, steps, episode.get_state())
 
 
 def baseline_player(described: Described, name: str, horizon: Horizon, metric: str) -> TrafficPlayer:

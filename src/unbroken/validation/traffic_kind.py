@@ -52,6 +52,11 @@ class TrafficKind:
                 raise ConfigurationError(f"{plan.name}: there is no baseline {name!r}{hint}")
         return cls(plan, described, horizon_of(plan, described.scenario.horizon), traffic_metric(part.metric))
 
+    @property
+    def span(self) -> str:
+        """As the protocol says."""
+        return f"over {self.horizon.measured:,g} s with demand and {self.horizon.drain:,g} s after it"
+
     def check(self) -> None:
         """As the protocol says."""
         for name in (self.plan.part.baseline, *self.plan.part.others):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -70,7 +71,7 @@ class Trainer:
         with self._lock:
             running = list(self._running)
         for process in running:
-            process.terminate()
+            _ask_to_stop(process)
         for process in running:
             try:
                 process.wait(_PATIENCE_SECONDS)
@@ -91,6 +92,8 @@ class Trainer:
                 encoding="utf-8",
                 errors="replace",
                 env=environment,
+                # on Windows only a group of its own can be sent a signal that a process may answer
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )
             self._running.add(process)
         try:
@@ -98,6 +101,11 @@ class Trainer:
         finally:
             with self._lock:
                 self._running.discard(process)
+
+
+def _ask_to_stop(process: subprocess.Popen[str]) -> None:
+    """Send what `unbroken train` answers with a last checkpoint; on Windows `terminate` would end it at once."""
+    process.send_signal(getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM))
 
 
 def _followed(process: subprocess.Popen[str], log: Path, say: Callable[[str], None]) -> int:

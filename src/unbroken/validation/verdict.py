@@ -82,16 +82,17 @@ class Finding:
 def describe(rule: Rule) -> str:
     """The rule in words, to be printed and logged before anything runs."""
     few = f"{counted(rule.least_trainings, 'training')} or {counted(rule.least_seeds, 'seed')}"
+    judged = f"Judged is {rule.judged}. " if rule.judged else ""
     return (
-        f"Met if the agents' metric is better than that of {rule.baseline} by at least {rule.target_percent:g} % in the mean over "
-        f"trainings and seeds, and if the whole {LEVEL:g} % interval of that improvement ({RESAMPLES:,} resamples of trainings "
-        f"and of seeds) lies above {rule.interval_above_percent:g} %. Missed if not. Not judged with fewer than {few}, and never "
-        "in quick mode."
+        f"{judged}Met if the agents' metric is better than that of {rule.baseline} by at least {rule.target_percent:g} % in the "
+        f"mean over trainings and seeds, and if the whole {LEVEL:g} % interval of that improvement ({RESAMPLES:,} resamples of "
+        f"trainings and of seeds) lies above {rule.interval_above_percent:g} %. Missed if not. Not judged with fewer than {few}, "
+        "and never in quick mode."
     )
 
 
 def digest(rule: Rule) -> str:
-    """SHA-256 of the rule and of how its interval is made: the same before a run and in its report."""
+    """SHA-256 of the rule, what it judges, and how its interval is made: the same before a run and in its report."""
     # 15 and 15.0 in a section are one rule
     content = {name: float(value) if isinstance(value, int) else value for name, value in asdict(rule).items()}
     text = json.dumps({**content, "method": _METHOD}, sort_keys=True)

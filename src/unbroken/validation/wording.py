@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from unbroken.validation.statistics import Estimate
 
@@ -54,3 +55,10 @@ def _with_interval(value: str, low: str, high: str) -> str:
 def counted(n: int, noun: str) -> str:
     """`1 seed`, `20 seeds`."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def listed(seeds: Sequence[int]) -> str:
+    """`0 to 4` for a stretch without gaps, else one by one."""
+    if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):
+        return f"{seeds[0]} to {seeds[-1]}"
+    return ", ".join(map(str, seeds))
