@@ -401,6 +401,18 @@ def test_a_remote_that_is_down_or_refuses_passes_its_error(laptop):
     assert laptop.files() == before
 
 
+def test_a_remote_that_says_yes_to_everything_is_not_believed(laptop, rented):
+    """D5: `pushed` is said only of what is there; the next push brings it."""
+    laptop.compute(0)
+    laptop.remote.faults = Faults(affirmative=True)
+    with pytest.raises(RemoteError, match="does not list it"):
+        laptop.push()
+    laptop.remote.faults = Faults()
+    laptop.push()
+    rented.pull()
+    rented.hits(0)
+
+
 def test_one_object_that_cannot_be_fetched_does_not_keep_the_others(laptop, rented, place):
     """D5: an object that a stale listing shows, or that its service cannot give: named, the rest arrives."""
     laptop.compute(0, 1, 2)

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from unbroken.errors import NotFound, RemoteError, RemoteRefused, RemoteUnreachable, UsageError
+from unbroken.remotes import folder
 from unbroken.remotes.contract import Item, Put
 from unbroken.remotes.folder import FolderRemote
 from unbroken.store import durable
@@ -159,6 +160,35 @@ def test_a_drive_that_is_not_mounted(tmp_path, files):
     assert not (tmp_path / ".a.part").exists()
 
 
+def test_a_mount_point_of_this_machines_table_with_nothing_mounted(tmp_path, files, monkeypatch):
+    """D5: an empty mount point is there, and what went into it would be hidden by the next mount."""
+    drive = tmp_path / "my drive"
+    drive.mkdir()
+    table = tmp_path / "fstab"
+    table.write_text(
+        f"# a comment\nUUID=1 / ext4 defaults 0 1\n//server/x {str(drive).replace(' ', chr(92) + '040')} cifs noauto 0 0\n"
+    )
+    monkeypatch.setattr(folder, "_TABLE", table)
+    with pytest.raises(RemoteUnreachable, match=r"nothing is mounted at .*my drive"):
+        FolderRemote("folder:x", drive / "runs").put(files({"a": b"a"}))
+    assert not list(drive.iterdir())
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == drive)
+    assert FolderRemote("folder:x", drive / "runs").put(files({"a": b"a"})).written == ("a",)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links and pipes need rights there")
+def test_what_is_no_file_is_not_taken_for_an_object(remote, place, files):
+    """D5: a dangling link, a loop or a pipe has the name and nothing that anybody could fetch."""
+    place.mkdir(exist_ok=True)
+    (place / "link").symlink_to(place / "nowhere")
+    (place / "loop").symlink_to(place / "loop")
+    os.mkfifo(place / "pipe")
+    for name in ("link", "loop", "pipe"):
+        with pytest.raises(RemoteError, match=f"no file where {name} would go"):
+            remote.put(files({name: b"a"}))
+    assert remote.items() == []
+
+
 def test_a_file_is_no_place(tmp_path, files):
     source = files({"a": b"a"})["a"]
     with pytest.raises(RemoteError, match="is a file"):
@@ -167,7 +197,7 @@ def test_a_file_is_no_place(tmp_path, files):
 
 def test_a_folder_where_the_object_would_go(remote, files):
     sources = files({"x/a": b"a", "x": b"x"})
-    with pytest.raises(RemoteError, match="has a folder where"):
+    with pytest.raises(RemoteError, match="something that is no file where x would go"):
         remote.put(sources)
     assert remote.items() == [Item("x/a", 1)]
     with pytest.raises(RemoteError, match="fails"):

@@ -5,6 +5,7 @@ import random
 import signal
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -293,10 +294,12 @@ def canned():
     [
         ((301, b"<Error><Code>PermanentRedirect</Code></Error>"), RemoteError, "set AWS_REGION"),
         ((400, b"<Error><Code>Odd</Code><Message>It is\n odd.</Message></Error>"), RemoteError, "fails (status 400"),
-        ((503, b"busy\nbusy"), RemoteError, "fails (status 503"),
+        ((503, b"busy\nbusy"), RemoteError, "busy or out of order (status 503): run the same command again later"),
+        ((501, b"<Error><Code>NotImplemented</Code></Error>"), RemoteError, "cannot keep two machines apart"),
         ((403, b"<html>a portal</html>"), RemoteRefused, "check AWS_ACCESS_KEY_ID"),
+        ((200, b"<html>a portal</html>"), RemoteUnreachable, "a login page or a proxy"),
     ],
-    ids=["region", "odd", "busy", "portal"],
+    ids=["region", "odd", "busy", "unconditional", "portal", "portal says yes"],
 )
 def test_what_the_store_says(answer, kind, hint, canned, s3, files, tmp_path, monkeypatch):
     """D5: one line each."""
@@ -304,6 +307,41 @@ def test_what_the_store_says(answer, kind, hint, canned, s3, files, tmp_path, mo
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{canned.server_address[1]}")
     for line in refusals(ObjectStoreRemote(s3.url, timeout=1), files, tmp_path, kind):
         assert hint in line
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "hint"),
+    [
+        ((400, b"<Error><Code>AuthorizationHeaderMalformed</Code></Error>"), RemoteError, "set AWS_REGION"),
+        ((400, b"<Error><Code>ExpiredToken</Code></Error>"), RemoteRefused, "get new ones"),
+        ((403, b"<Error><Code>RequestTimeTooSkewed</Code></Error>"), RemoteRefused, "set its clock"),
+    ],
+)
+def test_what_a_listing_is_told(answer, kind, hint, canned, s3, monkeypatch):
+    """Answers to HEAD, with which a put begins, have no text that could say as much."""
+    canned.answer = answer
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{canned.server_address[1]}")
+    with pytest.raises(kind) as caught:
+        ObjectStoreRemote(s3.url, timeout=1).items()
+    assert hint in str(caught.value)
+
+
+WAITING = """
+import sys
+from unbroken.remotes.object_store import ObjectStoreRemote
+print("asking", flush=True)
+ObjectStoreRemote(sys.argv[1], timeout=3600).items()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT to one process")
+def test_ctrl_c_is_heard_while_the_store_is_silent(s3, silence, child, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", silence)
+    waiting = child(WAITING, s3.url)
+    assert waiting.stdout.readline() == "asking\n"
+    time.sleep(1.0)
+    waiting.send_signal(signal.SIGINT)
+    assert "KeyboardInterrupt" in waiting.communicate(timeout=60)[1]
 
 
 def test_without_the_package(s3, monkeypatch):

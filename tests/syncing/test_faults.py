@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from unbroken.errors import DamagedFile, RemoteRefused, RemoteUnreachable
+from unbroken.errors import DamagedFile, RemoteError, RemoteRefused, RemoteUnreachable
 from unbroken.syncing.records import RecordName, read_name, read_record
 from unbroken.testing.remotes import Faults, FaultyRemote, flipped, truncated
 
@@ -33,6 +33,17 @@ def test_a_push_that_fails_at_any_operation(machine, faulty, place_files):
         rented.sync()
     faulty.faults = Faults()
     assert laptop.sync(faulty).present == 3
+    assert rented.sync().action == "pulled"
+
+
+def test_a_remote_that_says_yes_to_everything_is_not_believed(machine, faulty):
+    """D5: `pushed` is said only of what is there; the next sync brings it."""
+    laptop, rented = machine("laptop", "dqn", 128), machine("rented")
+    faulty.faults = Faults(affirmative=True)
+    with pytest.raises(RemoteError, match="does not list it"):
+        laptop.sync(faulty)
+    faulty.faults = Faults()
+    laptop.sync(faulty)
     assert rented.sync().action == "pulled"
 
 

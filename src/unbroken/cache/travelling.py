@@ -26,6 +26,7 @@ from unbroken.cache.result_cache import QUARANTINE
 from unbroken.cache.upkeep import Held, checked, held_entries
 from unbroken.errors import NotFound, RemoteError, RemoteRefused, RemoteUnreachable
 from unbroken.remotes.contract import Put, Remote
+from unbroken.remotes.transfer import require_listed
 from unbroken.store.durable import LocalBackend, move_aside, write_bytes_durably
 
 PREFIX = "cache/"  # of this format; a later one goes below it, where this version does not look
@@ -81,7 +82,10 @@ def push(folder: Path, remote: Remote, say: Say = log) -> Travelled:
         kept = len(travel.problems) + travel.n_other
         if leaving:
             say(f"Pushing {len(leaving)} of {len(own)} entries ({_size(leaving.values())}) to {remote.url}")
+            if not travel.there:
+                say(f"{remote.url} held no entries yet")
         put = _put_all(remote, {name: folder / entry.file for name, entry in leaving.items()})
+        require_listed(remote, put)
         written = [leaving[name] for name in put.written]
         present = len(own) - len(written) - kept
         return _said(say, travel, "Pushed", [entry.file for entry in written], sum(e.size for e in written), present)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -17,6 +18,7 @@ from unbroken.store.backend import joined, name_of, parent_of
 from unbroken.store.durable import LocalBackend, is_leftover, write_new_durably
 
 _CHUNK = 1 << 20
+_TABLE = Path("/etc/fstab")
 # s after which what a killed writer left is taken for garbage, by the clock of the file system itself
 _ABANDONED = 24 * 3600
 
@@ -72,12 +74,16 @@ class FolderRemote:
         is_new = write_new_durably(self._files, name, lambda writer: shutil.copyfileobj(file, writer, _CHUNK))
         if is_new:
             self._sweep(name)
+        else:
+            self._has(name)
         return is_new
 
     def _has(self, name: str) -> bool:
-        if self._files.local_path(name).is_dir():
-            raise RemoteError(f"{self.url} has a folder where the file {name} would go: take another name")
-        return self._files.exists(name)
+        """Whether the name is a file there; raises RemoteError where it is something else."""
+        path = self._files.local_path(name)
+        if os.path.lexists(path) and not path.is_file():
+            raise RemoteError(f"{self.url} has something that is no file where {name} would go: move it away there")
+        return path.is_file()
 
     def _open_at(self, name: str, offset: int) -> tuple[int, Iterator[bytes]]:
         with self._explained():
@@ -99,7 +105,9 @@ class FolderRemote:
             if not is_name(name) or is_leftover(entry.name):
                 continue
             if not entry.is_folder:
-                yield Item(name, entry.size)
+                # pipes and devices have no size
+                if entry.size or self._files.local_path(name).is_file():
+                    yield Item(name, entry.size)
             elif not self._files.local_path(name).is_symlink():
                 yield from self._under(name)
 
@@ -119,6 +127,11 @@ class FolderRemote:
                 raise RemoteError(f"{self.url} is a file: name a folder")
         elif not path.parent.is_dir():
             raise RemoteUnreachable(f"{self.url}: there is no folder {path.parent}. Is the drive mounted?")
+        away = _unmounted(path)
+        if away is not None:
+            raise RemoteUnreachable(
+                f"{self.url}: nothing is mounted at {away}, which /etc/fstab has for a drive: mount it first"
+            )
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -138,6 +151,18 @@ class FolderRemote:
         if error.errno in _FULL:
             return RemoteError(f"{self.url} is full ({reason}): make room there and run the same command again")
         return RemoteError(f"{self.url} fails ({reason}{f': {error.filename}' if error.filename else ''})")
+
+
+def _unmounted(path: Path) -> Path | None:
+    """The mount point of this machine's table in which a path would be if it were mounted; None if it is, or there is none."""
+    try:
+        lines = _TABLE.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return None
+    fields = [line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    points = [Path(field[1].replace("\\040", " ")) for field in fields if len(field) > 1 and field[1] != "/"]
+    above = {path, *path.parents}
+    return next((point for point in points if point in above and not os.path.ismount(point)), None)
 
 
 def _checked(name: str) -> str:

@@ -16,9 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from unbroken.errors import MissingExtra, NotFound, RemoteError, UnbrokenError, UsageError
+from unbroken.errors import MissingExtra, NotFound, RemoteError, RemoteUnreachable, UnbrokenError, UsageError
 from unbroken.remotes.addresses import without_secrets
 from unbroken.remotes.contract import TIMEOUT, Item, Put
+from unbroken.remotes.interruptible import waited_for
 from unbroken.remotes.object_store_errors import SERVICES, Explainer, Service, is_missing_bucket
 from unbroken.remotes.transfer import checked_name, is_name, listed_folder, open_source, receive
 
@@ -99,7 +100,7 @@ class ObjectStoreRemote:
 
     def _create(self, name: str, content: bytes, store: Any) -> bool:
         try:
-            self._obstore.put(store, name, content, mode="create")
+            waited_for(lambda: self._obstore.put(store, name, content, mode="create"))
         except self._obstore.exceptions.AlreadyExistsError:
             return False
         return True
@@ -112,15 +113,15 @@ class ObjectStoreRemote:
         file.seek(0)
         with self._explained():
             if size > _COPYABLE and self._service.prefix == "AWS":
-                self._obstore.put(store, name, file, **parts)
+                waited_for(lambda: self._obstore.put(store, name, file, **parts))
                 return True
             aside = f"{_ASIDE}/{secrets.token_hex(8)}"
-            self._obstore.put(store, aside, file, **parts)
+            waited_for(lambda: self._obstore.put(store, aside, file, **parts))
             return self._move_new(aside, name, self._patient(size))
 
     def _move_new(self, aside: str, name: str, store: Any) -> bool:
         try:
-            self._obstore.copy(store, aside, name, overwrite=False)
+            waited_for(lambda: self._obstore.copy(store, aside, name, overwrite=False))
         except self._obstore.exceptions.AlreadyExistsError:
             return False
         finally:
@@ -132,33 +133,54 @@ class ObjectStoreRemote:
         """Remove an upload that has its name, and those that killed uploads left long ago."""
         uploads = {meta["path"]: meta["last_modified"] for meta in self._listed(_ASIDE)}
         old = [path for path, when in uploads.items() if uploads[aside] - when > _ABANDONED]
-        self._obstore.delete(self._store, [aside, *old])
+        waited_for(lambda: self._obstore.delete(self._store, [aside, *old]))
 
     def _open_at(self, name: str, offset: int) -> tuple[int, Iterator[bytes]]:
         with self._explained(missing=name):
             if offset:
-                size = self._obstore.head(self._store, name)["size"]
+                size = self._head(name)["size"]
                 if offset >= size:
                     return size, iter(())
             options = {"range": {"offset": offset}} if offset else None
-            result = self._obstore.get(self._store, name, options=options)
+            result = waited_for(lambda: self._obstore.get(self._store, name, options=options))
+            self._require_store(result.meta)
             return result.meta["size"], self._chunks(result)
 
     def _chunks(self, result: Any) -> Iterator[bytes]:
         with self._explained():
-            yield from result.stream(min_chunk_size=_CHUNK)
+            stream = iter(result.stream(min_chunk_size=_CHUNK))
+            while (chunk := waited_for(lambda: next(stream, None))) is not None:
+                yield chunk
 
     def _has(self, name: str) -> bool:
         with self._explained():
             try:
-                self._obstore.head(self._store, name)
+                self._head(name)
             except FileNotFoundError:
                 return False
             return True
 
+    def _head(self, name: str) -> Any:
+        meta = waited_for(lambda: self._obstore.head(self._store, name))
+        self._require_store(meta)
+        return meta
+
+    def _require_store(self, meta: Any) -> None:
+        """A login page or a proxy answers every question with a page, which has no mark of its content as objects have."""
+        if meta["e_tag"] is None:
+            raise RemoteUnreachable(
+                f"{self.url}: what answers there is no object store; is there a login page or a proxy in between?"
+            )
+
     def _listed(self, folder: str) -> Iterator[Any]:
-        for metas in self._obstore.list(self._store, prefix=folder or None):
+        pages = iter(self._obstore.list(self._store, prefix=folder or None))
+        empty = True
+        while (metas := waited_for(lambda: next(pages, None))) is not None:
+            empty = empty and not metas
             yield from metas
+        if empty:
+            # a page of something else is read as an empty list
+            self._has(f"{_ASIDE}/none-{secrets.token_hex(8)}")
 
     def _is_object(self, name: str, size: int) -> bool:
         if not is_name(name) or name.startswith(f"{_ASIDE}/"):

@@ -87,6 +87,21 @@ class Explainer:
         said = _said(status, text)
         if is_missing_bucket(text):
             return RemoteError(f"{self.url}: there is no such bucket; make it there or correct the name")
+        if status in (400, 403) and "Skewed" in text:
+            return RemoteRefused(f"{self.url} refuses the time of this machine ({said}): set its clock")
+        if status == 400 and re.search(r"[Rr]egion|AuthorizationHeaderMalformed", text):
+            return self._elsewhere(said)
+        if status == 400 and "ExpiredToken" in text:
+            return RemoteRefused(f"{self.url}: the credentials have expired ({said}): get new ones")
+        if status == 400:
+            causes = f"{self.service.prefix}_REGION, expired credentials, or this machine's clock"
+            return RemoteError(f"{self.url} fails ({said}): often that is a wrong {causes}")
+        if status in (429, 500, 502, 503, 504):
+            return RemoteError(f"{self.url} is busy or out of order ({said}): run the same command again later")
+        if status == 501:
+            return RemoteError(
+                f"{self.url} cannot keep two machines apart that write the same name ({said}): use another remote"
+            )
         if status in (401, 403):
             hint = f"check {self.service.credentials}, and what they allow"
             return RemoteRefused(f"{self.url} refuses these credentials, or forbids this to them ({said}): {hint}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 from unbroken.errors import NotFound, RemoteError, UsageError
+from unbroken.remotes.contract import Put, Remote
 from unbroken.store.backend import checked_path, parent_of
 from unbroken.store.durable import LocalBackend, sync_content
 
@@ -40,6 +41,19 @@ def open_source(name: str, source: Path) -> BinaryIO:
     return source.open("rb")
 
 
+def require_listed(remote: Remote, put: Put, files: Mapping[str, Path] | None = None) -> None:
+    """Raise RemoteError unless the place lists all that it had already, with `files` in the size that these have here.
+
+    For who expected none of the names there: the only good reason is another machine that has put them meanwhile.
+    """
+    folders = sorted({listed_folder(name) for name in put.present})
+    sizes = {item.name: item.size for folder in folders for item in remote.items(f"{folder}/" if folder else "")}
+    for name in put.present:
+        if name not in sizes or (files is not None and sizes[name] != files[name].stat().st_size):
+            there = "does not list it" if name not in sizes else "has something else under that name"
+            raise RemoteError(f"{remote.url} said that {name} is there and {there}: run the same command again")
+
+
 def receive(target: Path, open_at: OpenAt) -> None:
     """Make `target` hold the object in one step, going on from `.{target.name}.part` beside it, and durably.
 
@@ -51,6 +65,7 @@ def receive(target: Path, open_at: OpenAt) -> None:
     size, chunks = open_at(have)
     if have > size:
         have = 0
+        os.truncate(part, 0)
         size, chunks = open_at(0)
     _write(part, have, chunks)
     _finish(part, target, size)
@@ -59,8 +74,7 @@ def receive(target: Path, open_at: OpenAt) -> None:
 def _write(part: Path, offset: int, chunks: Iterable[bytes]) -> None:
     descriptor = os.open(part, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
     with open(descriptor, "r+b", buffering=0) as file:
-        if offset == 0:
-            file.truncate()
+        # never cut short: another process may have begun to write the same bytes since this one looked
         file.seek(offset)
         for chunk in chunks:
             rest = memoryview(chunk)

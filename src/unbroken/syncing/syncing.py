@@ -13,6 +13,7 @@ from typing import Literal
 from unbroken.errors import DamagedFile, IncompatibleRun, NotFound, RunLocked, UnbrokenError
 from unbroken.folder import RunFolder
 from unbroken.remotes.contract import Remote
+from unbroken.remotes.transfer import require_listed
 from unbroken.store.durable import make_folder_durably, remove_leftovers, write_bytes_durably
 from unbroken.store.lock import ExclusiveLock
 from unbroken.syncing.lines import objects, say, warn
@@ -252,7 +253,10 @@ class _Round:
         if size > _LARGE_BYTES:
             say(f"Pushing {objects(len(files), size)} of run {self._folder.name} to {self._url}")
         write_bytes_durably(self._folder.backend, _RECORD, record.content())
-        self._there.remote.put({**files, self._there.record_name(record): self._folder.path / _RECORD})
+        if not self._there.records and not self._there.object_count:
+            say(f"{self._url} held nothing of run {self._there.name} yet")
+        everything = {**files, self._there.record_name(record): self._folder.path / _RECORD}
+        require_listed(self._there.remote, self._there.remote.put(everything), everything)
         shutil.rmtree(self._folder.path / IN, ignore_errors=True)
         present = len(record.parts()) - len(files)
         say(

@@ -40,6 +40,8 @@ class Faults:
     """What ends such a put; default: RemoteUnreachable is raised. `backends.kill_this_process` is the real thing."""
     forgetful: bool = False
     """`put` reports success and keeps nothing."""
+    affirmative: bool = False
+    """`put` finds every name there already and does nothing, as behind a page that answers yes to everything."""
     stale: int = 0
     """Listings after each `put` that still show what was there before it."""
 
@@ -78,6 +80,8 @@ class FaultyRemote:
             self._stale_left = self.faults.stale
         if self.faults.forgetful:
             return Put(written=tuple(files))
+        if self.faults.affirmative:
+            return Put(present=tuple(files))
         spared = self.faults.put_dies_after
         if spared is not None and len(files) > spared:
             self.remote.put(dict(islice(files.items(), spared)))
