@@ -229,6 +229,29 @@ def test_a_training_that_fails_is_said_with_its_own_last_line(place):
     assert "did you mean 'n_epochs'?" in said
 
 
+def test_data_that_the_environment_reads_is_part_of_every_arms_key(place):
+    """D1: other prices under the same name: no arm is found, none is left with the old ones."""
+    (place / "market.py").write_text(
+        "import gymnasium, numpy as np\nfrom gymnasium import spaces\n"
+        "class Market(gymnasium.Env):\n"
+        "    observation_space, action_space = spaces.Box(-9, 9, (3,)), spaces.Discrete(2)\n"
+        "    def __init__(self, data):\n        self.data = np.loadtxt(data)\n"
+        "    def reset(self, *, seed=None, options=None):\n        super().reset(seed=seed)\n        self.t = 0\n"
+        "        return self.np_random.normal(size=3).astype('f4'), {}\n"
+        "    def step(self, action):\n        self.t += 1\n"
+        "        paid = self.data[self.t] * (0.5 + action) + self.np_random.random()\n"
+        "        return self.np_random.normal(size=3).astype('f4'), float(paid), self.t == 9, False, {}\n"
+    )
+    section = SECTIONS.replace("CartPole-v1", "market:Market\n      kwargs: {data: prices.csv}")
+    (place / "sections.yaml").write_text(section.replace('[random, "constant:0"]', "[random]"))
+    results = []
+    for out, price in (("first", "1"), ("second", "1000")):
+        (place / "prices.csv").write_text(f"{price}\n" * 10)
+        run(place, "--out", out)
+        results.append({row["arm"]: float(row["value"]) for row in rows(place / out)})
+    assert all(results[1][arm] > 100 * results[0][arm] for arm in results[0])
+
+
 def waited_for(place, said, process):
     started = time.monotonic()
     while said not in (place / "console.txt").read_text() and process.poll() is None:

@@ -6,6 +6,7 @@ Newlines are normalised, so that a checkout with Windows line ends has the same 
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -37,14 +38,25 @@ def text_digest(content: bytes) -> str:
     return hashlib.blake2b(with_plain_newlines(content), digest_size=16).hexdigest()
 
 
+def data_digest(path: Path) -> str:
+    """Hash of a file of data: of text as `text_digest`, of anything else as it is."""
+    content = path.read_bytes()
+    try:
+        is_text = b"\0" not in content and content.decode("utf-8") is not None
+    except UnicodeDecodeError:
+        is_text = False
+    return text_digest(content) if is_text else hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
 def module_sources(*roots: str) -> dict[str, str]:
     """Digests of the files of modules and of what they import, directly or not; by path in the package.
 
     Followed are imports of the roots' own packages, of this one, and of whatever lies outside of `site-packages` and the standard
-    library. Imports inside functions count, those under `TYPE_CHECKING` where a package hands them out by its `__getattr__`, and
-    packages above a module with what they import themselves; not what is imported by a name that is made at run time. Read
-    once in a process: what runs is what was there when it was imported. A file that has changed since gets a digest that no
-    other process finds, and a warning. Raises ModuleNotFoundError for a root that does not exist.
+    library. Imports inside functions count, those by `import_module` with a name that stands there, those under `TYPE_CHECKING`
+    where a package hands them out by its `__getattr__`, and packages above a module with what they import themselves; not what is
+    imported by a name that is made at run time, from a folder that a module puts on the path, or from a zip. Read once in a
+    process: what runs is what was there when it was imported. A file that has changed since gets a digest that no other process
+    finds, and a warning. Raises ModuleNotFoundError for a root that does not exist.
     """
     return dict(_module_sources(roots))
 
@@ -80,18 +92,19 @@ def _module_sources(roots: tuple[str, ...]) -> dict[str, str]:
         _existing(root)
     while waiting:
         wanted = waiting.pop()
-        path = None if wanted in seen else _file_of(wanted.module)
-        seen.add(wanted)
-        if path is None or wanted.module in _NEUTRAL:
+        if wanted in seen:
             continue
-        found[_name_in_package(wanted.module, path)] = _digest(wanted.module, path)
+        seen.add(wanted)
+        path = _file_of(wanted.module)
+        if path is not None and wanted.module not in _NEUTRAL:
+            found[_name_in_package(wanted.module, path)] = _digest(wanted.module, path)
         waiting += [new for new in _needed(wanted, path) if _is_own(_top(new.module), followed)]
     return dict(sorted(found.items()))
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """A module, or a package that only stands above one: then the bodies of its functions do not count."""
+    """A module, or a package of ours that only stands above one: then the bodies of its functions do not count."""
 
     module: str
     as_parent: bool = False
@@ -99,43 +112,88 @@ class _Wanted:
 
 @dataclass(frozen=True)
 class _Parsed:
-    """What a file imports: `(module, names)`, names empty for `import module`; at all, at its top level, and lazily by name."""
+    """What a file imports: `(module, names)`, names empty for `import module`; at all, at its top level, and lazily by name.
+
+    `exported` are the names of its `__all__`.
+    """
 
     imports: tuple[tuple[str, tuple[str, ...]], ...]
     at_top: tuple[tuple[str, tuple[str, ...]], ...]
     lazy: tuple[tuple[str, str], ...]
+    exported: tuple[str, ...]
 
 
-def _needed(wanted: _Wanted, path: Path) -> Iterator[_Wanted]:
-    """What a file needs: its packages, and what it imports."""
-    parts = wanted.module.split(".")
-    yield from (_Wanted(".".join(parts[:n]), as_parent=True) for n in range(1, len(parts)))
+def _needed(wanted: _Wanted, path: Path | None) -> Iterator[_Wanted]:
+    """What a module needs: its packages, and what its file imports."""
+    yield from _above(wanted.module)
+    if path is None or wanted.module in _NEUTRAL:
+        return
     parsed = _parsed(wanted.module, path)
     for module, names in parsed.at_top if wanted.as_parent else parsed.imports:
         yield from _imported(module, names)
 
 
+def _above(module: str) -> Iterator[_Wanted]:
+    """The packages above a module. What theirs does at its top may call any of their functions; ours do not."""
+    parts = module.split(".")
+    yield from (_Wanted(".".join(parts[:n]), as_parent=parts[0] == _FRONT) for n in range(1, len(parts)))
+
+
 def _imported(module: str, names: tuple[str, ...]) -> Iterator[_Wanted]:
     path = _file_of(module)
-    lazy = () if path is None else _parsed(module, path).lazy
+    parsed = None if path is None else _parsed(module, path)
+    if "*" in names:
+        names = (*names, *(parsed.exported if parsed else ()))
     inside = [name for name in names if _file_of(f"{module}.{name}") is not None]
     yield from (_Wanted(f"{module}.{name}") for name in inside)
-    yield _Wanted(module, as_parent=bool(names) and len(inside) == len(names))
-    yield from (_Wanted(home) for name, home in lazy if not names or name in names)
+    as_parent = _top(module) == _FRONT and bool(names) and len(inside) == len(names)
+    yield _Wanted(module, as_parent=as_parent)
+    if parsed:
+        yield from (_Wanted(home) for name, home in parsed.lazy if not names or name in names)
+    if not names and _top(module) != _FRONT:
+        # `import a.b` is also the name `a`
+        parts = module.split(".")
+        yield from (_Wanted(".".join(parts[:n])) for n in range(1, len(parts)))
 
 
 @functools.lru_cache(maxsize=2048)
 def _parsed(module: str, path: Path) -> _Parsed:
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    tree = ast.parse(path.read_bytes())
+    try:
+        tree = ast.parse(path.read_bytes())
+    except SyntaxError:
+        # whoever runs it is told by Python; who imports it in vain depends on its text alone
+        return _Parsed((), (), (), ())
     hidden = [node for node in tree.body if _is_for_checkers(node)]
     hands_out = any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in tree.body)
     unseen = [imported for node in hidden for imported in _imports(node.body, package, whole=True)]  # type: ignore[attr-defined]
     return _Parsed(
-        imports=tuple(_imports(tree.body, package, whole=True)),
+        imports=(*_imports(tree.body, package, whole=True), *_calls(tree, module, package)),
         at_top=tuple(_imports(tree.body, package, whole=False)),
         lazy=tuple((name, home) for home, names in unseen for name in names) if hands_out else (),
+        exported=tuple(_exported(tree)),
     )
+
+
+def _calls(tree: ast.Module, module: str, package: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Imports by `import_module("name")` and `__import__("name")`; a relative name may be that of the module or its package."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called, name = node.func, node.args[0].value
+            by = called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
+            if by in ("import_module", "__import__") and isinstance(name, str):
+                for base in (module, package):
+                    with contextlib.suppress(ImportError):
+                        yield importlib.util.resolve_name(name, base), ()
+
+
+def _exported(tree: ast.Module) -> Iterator[str]:
+    for node in tree.body:
+        if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.List | ast.Tuple):
+            continue
+        if any(isinstance(target, ast.Name) and target.id == "__all__" for target in node.targets):
+            names = (item.value for item in node.value.elts if isinstance(item, ast.Constant))
+            yield from (name for name in names if isinstance(name, str))
 
 
 def _imports(body: Iterable[ast.AST], package: str, *, whole: bool) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -182,34 +240,37 @@ def _is_own(top: str, followed: set[str]) -> bool:
 @functools.cache
 def _is_installed(top: str) -> bool:
     """Whether it comes from elsewhere, or is not there at all."""
-    place = _place(top)
-    return place is None or top in sys.stdlib_module_names or bool({"site-packages", "dist-packages"} & {*place.parts})
+    places = _places(top)
+    elsewhere = {"site-packages", "dist-packages"}
+    return not places or top in sys.stdlib_module_names or all(elsewhere & {*place.parts} for place in places)
 
 
 @functools.cache
-def _place(top: str) -> Path | None:
-    """The file of a module, or the folder of a package, that is found by its name alone."""
+def _places(top: str) -> tuple[Path, ...]:
+    """The file of a module, or the folders of a package, that is found by its name alone."""
     try:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError, AttributeError):
-        return None
+        return ()
     if spec is None:
-        return None
+        return ()
     if spec.submodule_search_locations:
-        return Path(next(iter(spec.submodule_search_locations)))
-    return Path(spec.origin) if spec.has_location and spec.origin else None
+        return tuple(map(Path, spec.submodule_search_locations))
+    return (Path(spec.origin),) if spec.has_location and spec.origin else ()
 
 
 @functools.lru_cache(maxsize=4096)
 def _file_of(module: str) -> Path | None:
     """The module's source file; None where the name is no module (`from package import value`) or has no source."""
     top, *below = module.split(".")
-    place = _place(top) if top else None
-    if place is None or (below and place.suffix == ".py"):
-        return None
-    inside = place.joinpath(*below)
-    candidates = [inside / "__init__.py", inside.with_name(f"{inside.name}.py"), inside]
-    return next((path for path in candidates if path.suffix == ".py" and path.is_file()), None)
+    for place in _places(top) if top else ():
+        if below and place.suffix == ".py":
+            continue
+        inside = place.joinpath(*below)
+        for path in (inside / "__init__.py", inside.with_name(f"{inside.name}.py"), inside):
+            if path.suffix == ".py" and path.is_file():
+                return path
+    return None
 
 
 def _existing(module: str) -> Path:
@@ -222,7 +283,7 @@ def _existing(module: str) -> Path:
 def _forget() -> None:
     """Look again: in a notebook modules come into being, and folders onto the path, while the process runs."""
     importlib.invalidate_caches()
-    for cached in (_parsed, _is_installed, _place, _file_of):
+    for cached in (_parsed, _is_installed, _places, _file_of):
         cached.cache_clear()
 
 
@@ -232,8 +293,9 @@ def _name_in_package(module: str, path: Path) -> str:
 
 
 def _digest(module: str, path: Path) -> str:
-    # a time in the future is that of another clock and says nothing
-    if module in sys.modules and _begun() < path.stat().st_mtime <= time.time():
+    # copies keep the time of their content, and only the system sets that of the change; one in the future says nothing
+    changed = max(path.stat().st_mtime, path.stat().st_ctime)
+    if module in sys.modules and _begun() < changed <= time.time():
         logs.LOGGER.warning(
             "[CACHE] WARNING: %s has changed since this process imported it: its results are kept for no other; start again",
             path,

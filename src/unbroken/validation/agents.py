@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,11 +21,10 @@ from unbroken.cache.context import numeric_context
 from unbroken.cache.inputs import Inputs
 from unbroken.cache.result import Result
 from unbroken.cache.result_cache import ResultCache
-from unbroken.cache.sources import text_digest
 from unbroken.config import RunConfig, build_config, merged
 from unbroken.defaults import default_target, scenario_defaults
 from unbroken.errors import ConfigurationError, UnbrokenError
-from unbroken.fingerprint import code_sources, environment_sources, source_digest, traffic_scenario
+from unbroken.fingerprint import environment_sources, named_code, source_digest, traffic_scenario
 from unbroken.folder import RunFolder, file_names
 from unbroken.locate import repository_of
 from unbroken.recording import METRICS
@@ -35,7 +33,6 @@ from unbroken.validation.code import require_unchanged
 from unbroken.validation.results import Curve
 
 Model = Literal["best", "final"]
-_PLACE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 # of one leg, or of how results are kept and shown: these shape no weights
 _NOT_SHAPING = ("saving", "tracking", "log_interval", "self_test", "scenario", "device")
 
@@ -106,25 +103,10 @@ def agent_inputs(scenario: str, config: RunConfig, lineage: list[Any], model: Mo
         values={"config": shaping(config.plain()), "lineage": lineage, "model": model},
         sources={
             **environment_sources(config.target, config.environment.kwargs, config.environment.wrappers),
-            **_named_code(config.plain()),
-            **_named_files(config.environment.kwargs),
+            **named_code(config.plain()),
         },
         context=numeric_context("torch", "stable-baselines3"),
     )
-
-
-def _named_code(value: Any) -> dict[str, str]:
-    """Digests of the modules that a configuration names as `module:name`: extractors, schedules, callbacks, wrappers."""
-    if isinstance(value, str):
-        return code_sources(value.partition(":")[0]) if _PLACE.fullmatch(value) else {}
-    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-    return {name: found for item in items for name, found in _named_code(item).items()}
-
-
-def _named_files(kwargs: Mapping[str, Any]) -> dict[str, str]:
-    """Digests of the files that arguments of the environment name."""
-    paths = {name: Path(value) for name, value in kwargs.items() if isinstance(value, str) and value}
-    return {f"file of {name}": text_digest(path.read_bytes()) for name, path in paths.items() if path.is_file()}
 
 
 def run_names(specs: Iterable[AgentSpec], runs_dir: Path) -> dict[str, str]:

@@ -19,7 +19,7 @@ from unbroken.cache.result_cache import ResultCache
 from unbroken.cache.sources import file_source
 from unbroken.capture.codec import digest
 from unbroken.errors import ConfigurationError
-from unbroken.fingerprint import code_sources
+from unbroken.fingerprint import argument_files, code_sources
 from unbroken.targets import find_modules_here, make_environment, wrapped
 from unbroken.validation.agents import Agent
 from unbroken.validation.code import require_unchanged
@@ -117,7 +117,7 @@ class GymnasiumPlayer:
         finally:
             env.close()
         value = _value(self.metric, np.array(rewards), infos)
-        require_unchanged({**self.world.sources, **self.code})
+        require_unchanged({**self.world.sources, **self.code}, argument_files(self.world.kwargs, self.world.wrappers))
         arrays = {
             "rewards": np.array(rewards),
             "observations": np.array([digest({"observation": one}) for one in observations], dtype="U32"),
