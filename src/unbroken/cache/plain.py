@@ -12,14 +12,16 @@ from typing import Any
 
 import numpy as np
 
+_AS_PYTHON = (np.float64, np.int64)
+
 
 def plain(value: Any) -> Any:
     """None, bool, int, float, str, lists and dicts with text keys, of nested dataclasses, mappings, sequences, arrays and paths.
 
     Every field of a dataclass is taken, with the name of its class; the order of mappings and sequences is kept, as results may
-    depend on it. What JSON has no word for (infinities, sets, bytes, arrays, keys that are no text) becomes a text or a dict
-    under a key that begins with `$`, as no other key does. Raises TypeError for anything else: what has no value to compare must
-    be described by its owner.
+    depend on it. What JSON has no word for (infinities, sets, bytes, arrays, numbers of other than 64 bits, keys that are no
+    text) becomes a text or a dict under a key that begins with `$`, as no other key does. Raises TypeError for anything else:
+    what has no value to compare must be described by its owner.
     """
     if value is None or isinstance(value, bool | str):
         return value
@@ -51,8 +53,11 @@ def _undescribed(value: Any) -> TypeError:
 
 def _number(value: Any) -> Any:
     number = value.item() if isinstance(value, np.generic) else value
-    if not isinstance(number, int | float):
+    if not isinstance(number, int | float) or isinstance(value, np.timedelta64):
         raise _undescribed(value)
+    if isinstance(value, np.number) and value.dtype not in _AS_PYTHON:
+        # arithmetic with it rounds, or overflows, otherwise
+        return {"$number": [value.dtype.str, value.tobytes().hex()]}
     return number if isinstance(number, int) or math.isfinite(number) else {"$float": str(number)}
 
 
