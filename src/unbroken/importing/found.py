@@ -10,6 +10,11 @@ Kind = Literal[
     "sb3 zip", "unbroken checkpoint", "weights", "pickle", "evaluations", "iteration", "damaged", "unusable", "other"
 ]
 
+REPLAY_BUFFER, NORMALISATION = "replay buffer", "normalisation (VecNormalize)"
+"""What `says` is of these pickles."""
+STEPS_LIMIT = 2**53
+"""No training has so many environment steps: from here on programs that read JSON lose single ones."""
+
 _STEPPED = re.compile(r"(?P<prefix>.+)_(?P<steps>\d+)_steps\.zip")
 _COMPANION = re.compile(r"(?P<prefix>.+)_(?P<what>replay_buffer|vecnormalize)_(?P<steps>\d+)_steps\.pkl")
 _PYTORCH = re.compile(r"(?P<prefix>.+)_(?P<steps>\d+)\.(pt|pth)")
@@ -56,9 +61,15 @@ class Found:
 
 
 def steps_in_name(name: str) -> int | None:
-    """The steps that a checkpoint's name tells of: `{prefix}_{steps}_steps.zip`, `checkpoint_{steps}.pt`."""
+    """The steps that a checkpoint's name tells of, `{prefix}_{steps}_steps.zip`, `checkpoint_{steps}.pt`, below `STEPS_LIMIT`."""
     match = _STEPPED.fullmatch(name) or _PYTORCH.fullmatch(name) or _COMPANION.fullmatch(name)
-    return int(match["steps"]) if match else None
+    steps = int(match["steps"]) if match else None
+    return None if steps is None or steps >= STEPS_LIMIT else steps
+
+
+def has_steps_in_name(name: str) -> bool:
+    """Whether a name has the form of a numbered checkpoint's, whatever the number."""
+    return _STEPPED.fullmatch(name) is not None or _PYTORCH.fullmatch(name) is not None
 
 
 def companions(name: str) -> dict[str, str]:

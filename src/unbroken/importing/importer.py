@@ -50,7 +50,7 @@ def import_run(
     _require_new(folder, source)
     files = source.look()
     report = ImportReport(
-        str(path.resolve()), folder.name, str(folder.path), files, iterations(source.root, files), source.left_out
+        source.place, folder.name, str(folder.path), files, iterations(source.root, files), source.left_out
     )
     _find_start(report, source, request, start, files_only)
     _require_decided(report, request)
@@ -125,7 +125,7 @@ def _require_new(folder: RunFolder, source: Source) -> None:
     if root == place or place in root.parents:
         raise UsageError(f"{source.path} is in the run {folder.name!r} itself; name the folder of the earlier trainer")
     known = _known(folder)
-    same = known is not None and known.get("source") == str(source.path.resolve())
+    same = known is not None and known.get("source") == source.place
     if folder.stored() is not None or (_holds_files(folder.path) and not same):
         raise UsageError(
             f"run {folder.name!r} exists in {folder.runs_dir} and is not changed by an import; give another name with --run NAME"
@@ -147,25 +147,24 @@ def _holds_files(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _held(folder: RunFolder, console: bool) -> Iterator[None]:
+def _held(folder: RunFolder, source: Source, console: bool) -> Iterator[None]:
     """The run's lock and log; a refusal before anything is stored leaves no folder."""
     made = folder.prepare()
-    with (
-        ExclusiveLock(folder.lock_path, folder.name),
-        folder.removed_if_refused(made),
-        logs.logging_to(folder.log_path, console=console),
-    ):
-        yield
+    with ExclusiveLock(folder.lock_path, folder.name), folder.removed_if_refused(made):
+        # again: looking at the source takes long, and meanwhile another command may have made this run
+        _require_new(folder, source)
+        with logs.logging_to(folder.log_path, console=console):
+            yield
 
 
 def _import_foreign(report: ImportReport, source: Source, folder: RunFolder, console: bool) -> None:
-    with _held(folder, console), contextlib.ExitStack() as closing:
+    with _held(folder, source, console), contextlib.ExitStack() as closing:
         leg = _prepared_leg(report, source, folder) if report.start is not None else None
         if leg is not None:
             closing.callback(leg.close)
         _take_in(report, source, folder)
         if leg is not None and report.start is not None:
-            report.models = place_models(source.root, report.files, folder, report.start.config)
+            report.models = place_models(source.root, report.files, folder, report.start)
             leg.save()
         _finish(report, folder)
         if leg is not None:
@@ -209,7 +208,7 @@ def _import_ours(report: ImportReport, source: Source, folder: RunFolder, reques
     from unbroken.forking import prepare_fork
 
     assert report.start is not None
-    with _held(folder, console):
+    with _held(folder, source, console):
         _take_in(report, source, folder)
         _finish(report, folder)
     copied = folder.path / ORIGINALS / report.start.found.path
@@ -223,7 +222,7 @@ def _take_in(report: ImportReport, source: Source, folder: RunFolder) -> None:
     # before the first copy: a repeated command knows by it that the folder is its own
     write_json_durably(folder.backend, REPORT, {"version": 1, "complete": False, "source": report.source})
     report.digests = carry(source.root, source.names, folder)
-    logs.checkpoint(f"Copied {len(source.names)} file(s) of {source.path} to {folder.path / ORIGINALS}")
+    logs.checkpoint(f"Copied {len(source.names)} file(s) of {source.place} to {folder.path / ORIGINALS}")
 
 
 def _finish(report: ImportReport, folder: RunFolder) -> None:

@@ -17,7 +17,7 @@ from unbroken import logs
 from unbroken.capture.environments import Strategy
 from unbroken.capture.selftest import Verdict
 from unbroken.config import RunConfig
-from unbroken.errors import DamagedFile, IncompatibleRun
+from unbroken.errors import DamagedFile, IncompatibleRun, UnbrokenError
 from unbroken.importing.sb3_zip import VARIABLES, SB3Zip, Space, read_sb3_zip, space_of, whole
 from unbroken.importing.starting import Start
 from unbroken.learners import ppo_files
@@ -97,8 +97,18 @@ class ImportLeg(Leg):
 
     def prepare(self) -> None:
         """Build and fill. Raises what building does, IncompatibleRun and DamagedFile."""
-        # proved by the self-test of the next leg, which trains
-        self.build(Verdict("auto", False, "the import trains nothing"))
+        try:
+            # proved by the self-test of the next leg, which trains
+            self.build(Verdict("auto", False, "the import trains nothing"))
+        except UnbrokenError:
+            raise
+        except (MemoryError, OverflowError, RuntimeError) as error:
+            # sizes are the file's, and what has no room for them says so in these ways
+            reason = " ".join(str(error).split())[:400] or type(error).__name__
+            raise IncompatibleRun(
+                f"what {self._source.name} describes cannot be built here: {reason}; give other sizes, such as "
+                "--set hyperparameters.n_steps=2048 or hyperparameters.policy_kwargs.net_arch=[64,64]"
+            ) from error
 
     def save(self) -> None:
         """Save at the first cut. Raises StorageError where that fails."""

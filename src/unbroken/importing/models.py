@@ -1,14 +1,13 @@
 """Best and final models of an earlier trainer as the models for use of a run: the same members, in a file that can be verified.
 
-`X.load()` of Stable-Baselines3 reads them. A best model counts only with the score that an EvalCallback left beside it: without
-one, whatever the run finds later is better.
+`X.load()` of Stable-Baselines3 reads them. Only models of the training that the run goes on from count, and a best one only with
+the score that an EvalCallback left beside it: without one, whatever the run finds later is better.
 """
 
 from __future__ import annotations
 
 import math
 import time
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,19 +17,22 @@ from unbroken.config import RunConfig
 from unbroken.exports import Score
 from unbroken.folder import BEST_SCORE, RunFolder, file_names
 from unbroken.importing.found import Found
-from unbroken.importing.sound_zip import reading
+from unbroken.importing.kinship import Kinship
+from unbroken.importing.sound_zip import reading, require_sound
+from unbroken.importing.starting import Start
 from unbroken.store.checkpoint_file import CheckpointWriter, write_checkpoint
 from unbroken.store.durable import write_json_durably
 
 _BEST = "best_model.zip"
 
 
-def place_models(root: Path, files: Sequence[Found], folder: RunFolder, config: RunConfig) -> dict[str, str]:
+def place_models(root: Path, files: Sequence[Found], folder: RunFolder, start: Start) -> dict[str, str]:
     """Place what there is; returns from which file each came. A model that cannot be placed stays below `imported/`."""
-    names, placed = file_names(config.scenario, config.algo), {}
-    usable = [f for f in files if f.kind == "sb3 zip" and f.algorithm == config.algo and f.steps is not None]
-    best = next((found for found in usable if found.name == _BEST), None)
-    score = None if best is None else _score(root, files, best)
+    config, kinship, placed = start.config, Kinship(files, start.found), {}
+    names = file_names(config.scenario, config.algo)
+    usable = [f for f in files if f.kind == "sb3 zip" and f.steps is not None]
+    best = _of_the_run("best", [f for f in usable if f.name == _BEST], kinship, start)
+    score = None if best is None else _score(root, [f for f in files if kinship.has(f.folder)], best)
     if best is not None and score is None:
         logs.checkpoint(
             f"{best.path} has no score of its step beside it: it stays in imported/, and the run looks for its own best"
@@ -40,10 +42,24 @@ def place_models(root: Path, files: Sequence[Found], folder: RunFolder, config: 
         write_json_durably(folder.backend, BEST_SCORE, score.plain())
         placed["best"] = best.path
     finals = [f for f in usable if f.prefix is None and "final" in f.name.lower()]
-    if len(finals) == 1:
-        _write(root, finals[0], folder, names.final, config, {"kind": "final", "step": finals[0].steps})
-        placed["final"] = finals[0].path
+    final = _of_the_run("final", finals, kinship, start)
+    if final is not None:
+        _write(root, final, folder, names.final, config, {"kind": "final", "step": final.steps})
+        placed["final"] = final.path
     return placed
+
+
+def _of_the_run(what: str, candidates: list[Found], kinship: Kinship, start: Start) -> Found | None:
+    """The one model of the run's own training. What is left in `imported/` is said."""
+    own = [found for found in candidates if kinship.is_model_of_it(found)]
+    taken = own[0] if len(own) == 1 else None
+    left = [found.path for found in candidates if found is not taken]
+    if left:
+        logs.checkpoint(
+            f"{', '.join(left[:3])}{f' and {len(left) - 3} more' if len(left) > 3 else ''}: nothing shows that this is the {what} "
+            f"model of the training of {start.found.path}, by folder, algorithm and spaces; it stays in imported/"
+        )
+    return taken
 
 
 def _score(root: Path, files: Sequence[Found], best: Found) -> Score | None:
@@ -62,10 +78,12 @@ def _evaluations(path: Path) -> dict[int, float]:
     import numpy as np
 
     try:
+        with reading(path) as archive:
+            require_sound(path, archive)
         with np.load(path, allow_pickle=False) as held:
             steps, rewards = held["timesteps"], held["results"].mean(axis=-1)
         pairs = [(int(step), float(reward)) for step, reward in zip(steps, rewards, strict=True)]
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+    except Exception:  # noqa: BLE001 - numpy stumbles over altered headers in any way, memory for what they claim included
         logs.warn_checkpoint(f"{path.name} cannot be read as plain arrays: its scores are not used")
         return {}
     return {step: reward for step, reward in pairs if math.isfinite(reward)}

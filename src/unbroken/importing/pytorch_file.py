@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,7 +52,11 @@ def read_pytorch_file(path: Path) -> PytorchFile:
         held[name] = held[name] or below(content, f"{name}.")
     parts = tuple(name for name in _PARTS if held[name] is not None and not _is_empty(held[name]))
     actor = held["actor"] if isinstance(held["actor"], Mapping) else {}
-    shapes = tuple(tuple(value.shape) for value in actor.values() if hasattr(value, "shape"))
+    tensors = [value for value in actor.values() if hasattr(value, "shape")]
+    size = path.stat().st_size
+    if any(math.prod(tensor.shape) > size for tensor in tensors):
+        raise DamagedFile(f"{path.name} claims tensors larger than itself; not used")
+    shapes = tuple(tuple(tensor.shape) for tensor in tensors)
     return PytorchFile(path, parts, _count(held["timestep"]) or steps_in_name(path.name), shapes)
 
 

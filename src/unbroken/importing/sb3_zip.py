@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from unbroken.errors import DamagedFile
+from unbroken.importing.foreign_json import json_object
+from unbroken.importing.found import STEPS_LIMIT
 from unbroken.importing.pickled import class_named, is_pickled
 from unbroken.importing.sound_zip import reading, require_sound
 
@@ -17,7 +18,7 @@ DATA = "data"
 VARIABLES = "pytorch_variables.pth"
 _VERSION = "_stable_baselines3_version"
 _DATA_LIMIT = 256 * 1024 * 1024
-_STEPS_LIMIT = 2**53
+_NUMBER = re.compile(r"[0-9]{1,15}")
 
 
 class NotSB3(DamagedFile):
@@ -26,12 +27,16 @@ class NotSB3(DamagedFile):
 
 @dataclass(frozen=True)
 class SB3Zip:
-    """A file that was read once from end to end; `data` is its description with the pickles left as text."""
+    """A file that was read once from end to end; `data` is its description with the pickles left as text.
+
+    `tensor_bytes` is the size of its state dicts, which bounds the networks that it can be of.
+    """
 
     path: Path
     data: dict[str, Any]
     members: tuple[str, ...]
     version: str | None
+    tensor_bytes: int
 
     @property
     def steps(self) -> int | None:
@@ -58,7 +63,8 @@ def read_sb3_zip(path: Path) -> SB3Zip:
         require_sound(path, archive)
         data = _description(path, archive)
         version = archive.read(_VERSION).decode("utf-8", "replace").strip() if _VERSION in names else None
-    return SB3Zip(path, data, names, version)
+        tensor_bytes = sum(info.file_size for info in archive.infolist() if info.filename.endswith(".pth"))
+    return SB3Zip(path, data, names, version, tensor_bytes)
 
 
 def algorithm_of(file: SB3Zip) -> str | None:
@@ -98,14 +104,15 @@ def space_of(entry: Any) -> Space | None:
         return None
     kind, shape = match[1], entry.get("_shape")
     if kind == "Discrete":
-        return Space(kind, n=int(entry["n"]) if str(entry.get("n")).isdigit() else None)
+        n = str(entry.get("n"))
+        return Space(kind, n=int(n) if _NUMBER.fullmatch(n) else None)
     is_shape = kind == "Box" and isinstance(shape, list) and all(isinstance(size, int) for size in shape)
     return Space(kind, tuple(shape) if is_shape else None)
 
 
 def whole(value: Any) -> int | None:
     """A count that can be one, None of anything else."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _STEPS_LIMIT else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < STEPS_LIMIT else None
 
 
 # the first whose keys are all there
@@ -124,7 +131,8 @@ _MARKS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 def _of_family(name: str, data: dict[str, Any]) -> str:
     if name == "td3" and (data.get("policy_delay"), data.get("target_policy_noise")) == (1, 0.1):
-        return "ddpg" if (data.get("policy_kwargs") or {}).get("n_critics") == 1 else name
+        options = data.get("policy_kwargs")
+        return "ddpg" if isinstance(options, dict) and options.get("n_critics") == 1 else name
     if name == "ppo":
         named = f"{class_named(data.get('policy_class'))} {class_named(data.get('rollout_buffer_class'))}"
         return next((f"{kind}_ppo" for kind in ("recurrent", "maskable") if f".{kind}." in named), name)
@@ -134,13 +142,7 @@ def _of_family(name: str, data: dict[str, Any]) -> str:
 def _description(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
     if archive.getinfo(DATA).file_size > _DATA_LIMIT:
         raise DamagedFile(f"{path.name}: its description is larger than {_DATA_LIMIT} bytes")
-    try:
-        data = json.loads(archive.read(DATA))
-    except (ValueError, RecursionError) as error:
-        raise DamagedFile(f"{path.name} is damaged: its description is no JSON") from error
-    if not isinstance(data, dict):
-        raise DamagedFile(f"{path.name} is damaged: its description is no JSON object")
-    return data
+    return json_object(archive.read(DATA), f"{path.name} is damaged: its description")
 
 
 def _require_sb3(path: Path, names: tuple[str, ...]) -> None:

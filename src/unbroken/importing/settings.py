@@ -6,6 +6,8 @@ Names of code that a file brings count only if the user says them too (decision 
 from __future__ import annotations
 
 import inspect
+import itertools
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,15 +28,22 @@ _USUAL_BUFFERS = frozenset(
 )
 _ACTIVATION = re.compile(r"<class 'torch\.nn\.modules\.activation\.(Tanh|ReLU|ELU|GELU|LeakyReLU|SiLU)'>")
 _NOISE = {"NormalActionNoise": "normal", "OrnsteinUhlenbeckActionNoise": "ornstein-uhlenbeck"}
+# beyond these a number counts only if the user says it too: copies of an environment, rows of a rollout, whatever else
+_MOST_COPIES, _MOST, _MOST_OF_ANYTHING = 4096, {"n_steps": 1_000_000}, 100_000_000
+_SHOWN = 60
 _ADAM, _RMSPROP = "<class 'torch.optim.adam.Adam'>", "<class 'torch.optim.rmsprop.RMSprop'>"
 
 
 @dataclass
 class Settings:
-    """`values` are configuration keys; `pickled` are keys that the user has to give, with what the file says of them."""
+    """`values` are configuration keys; `pickled` and `doubted` are keys that the user has to give, with what the file says of them.
+
+    Doubted are numbers that no training has: believed, they would fill the memory.
+    """
 
     values: dict[str, Any] = field(default_factory=dict)
     pickled: dict[str, str] = field(default_factory=dict)
+    doubted: dict[str, str] = field(default_factory=dict)
     concluded: list[str] = field(default_factory=list)
 
 
@@ -46,13 +55,57 @@ def settings_of(file: SB3Zip, algorithm: str) -> Settings:
     found = Settings({"algo": algorithm, "seed": _next_seed(file), "hyperparameters": {}})
     if whole(file.data.get("n_envs")):
         found.values["environment"] = {"n_envs": file.data["n_envs"]}
+        _doubt(found, "environment.n_envs", file.data["n_envs"], _MOST_COPIES)
     for name, parameter in inspect.signature(cls).parameters.items():
         stored = _STORED_AS.get(name, name)
         if name not in _NOT_OURS and stored in file.data:
             _take(found, name, file.data[stored], parameter.default)
     _take_policy(found, file, cls)
     _take_policy_arguments(found, file, algorithm)
+    _doubt_sizes(found, file)
     return found
+
+
+def _doubt_sizes(found: Settings, file: SB3Zip) -> None:
+    hyperparameters = found.values["hyperparameters"]
+    for name, value in hyperparameters.items():
+        if name != "policy_kwargs":
+            _doubt(found, f"hyperparameters.{name}", value, _MOST.get(name, _MOST_OF_ANYTHING))
+    for name, value in hyperparameters.get("policy_kwargs", {}).items():
+        place = f"hyperparameters.policy_kwargs.{name}"
+        _doubt(found, place, value, _MOST_OF_ANYTHING)
+        layers = [value, value] if name == "lstm_hidden_size" else value
+        # a byte for each weight is less than any network takes
+        if name in ("net_arch", "lstm_hidden_size") and _weights(layers) > file.tensor_bytes:
+            found.doubted[place] = f"{_shown(value)} with {file.tensor_bytes:,} bytes of weights"
+
+
+def _doubt(found: Settings, place: str, value: Any, most: int) -> None:
+    if _largest(value) > most:
+        found.doubted[place] = _shown(value)
+
+
+def _largest(value: Any) -> int:
+    """The largest magnitude of a whole number in a value, 0 where there is none."""
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    own = abs(value) if isinstance(value, int) else 0
+    return max(own, *map(_largest, inner)) if inner else own
+
+
+def _weights(layers: Any) -> int:
+    """The least number of weights between layers of these sizes; anything but sizes counts nothing."""
+    if isinstance(layers, Mapping):
+        return sum(map(_weights, layers.values()))
+    if not isinstance(layers, list):
+        return 0
+    sizes = [size for size in layers if isinstance(size, int)]
+    between = sum(one * other for one, other in itertools.pairwise(sizes))
+    return max([between, *sizes]) + sum(_weights(inner) for inner in layers if not isinstance(inner, int))
+
+
+def _shown(value: Any) -> str:
+    text = f"{value:,}" if isinstance(value, int) else json.dumps(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _next_seed(file: SB3Zip) -> int:
@@ -144,7 +197,8 @@ def _take_policy_arguments(found: Settings, file: SB3Zip, algorithm: str) -> Non
 
 def _drop_what_the_algorithm_adds(found: Settings, kept: dict[str, Any], algorithm: str) -> None:
     """Take the arguments away that a constructor puts in by itself, and set its own where these differ."""
-    optimizer, options = kept.get("optimizer_class"), kept.get("optimizer_kwargs") or {}
+    optimizer, options = kept.get("optimizer_class"), kept.get("optimizer_kwargs")
+    options = options if isinstance(options, dict) else {}
     if algorithm == "a2c":
         usual = options.keys() == {"alpha", "eps", "weight_decay"} and options["alpha"] == 0.99
         if optimizer == _RMSPROP and usual and options["weight_decay"] == 0:
@@ -152,11 +206,8 @@ def _drop_what_the_algorithm_adds(found: Settings, kept: dict[str, Any], algorit
             del kept["optimizer_class"], kept["optimizer_kwargs"]
         elif optimizer is None:
             found.values["hyperparameters"]["use_rms_prop"] = False
-    if (
-        algorithm == "qrdqn"
-        and optimizer == _ADAM
-        and options == {"eps": 0.01 / found.values["hyperparameters"].get("batch_size", 32)}
-    ):
+    batch = whole(found.values["hyperparameters"].get("batch_size", 32))
+    if algorithm == "qrdqn" and optimizer == _ADAM and batch and options == {"eps": 0.01 / batch}:
         del kept["optimizer_class"], kept["optimizer_kwargs"]
     if algorithm == "ddpg":
         kept.pop("n_critics", None)

@@ -13,7 +13,8 @@ from typing import Any
 from unbroken.compatibility import effective_changes, require_compatible
 from unbroken.config import DEFAULT_TARGET, RunConfig, build_config, merged, usual_algorithm
 from unbroken.errors import DamagedFile, UsageError
-from unbroken.importing.found import Found, companions
+from unbroken.importing.found import NORMALISATION, REPLAY_BUFFER, Found, companions
+from unbroken.importing.kinship import Kinship, Training, row_of
 from unbroken.importing.pickled import SCHEDULES
 from unbroken.importing.pytorch_file import read_pytorch_file
 from unbroken.importing.sb3_zip import SB3Zip, read_sb3_zip, whole
@@ -61,10 +62,11 @@ def choose(files: Sequence[Found], wanted: str | None) -> Choice:
     if wanted is not None:
         return Choice(_named(files, wanted))
     usable = [found for found in files if _is_usable(found)]
-    trainings: dict[tuple[str, str], list[Found]] = {}
+    trainings: dict[Training, list[Found]] = {}
     for found in usable:
-        if found.prefix is not None:
-            trainings.setdefault((found.folder, found.prefix), []).append(found)
+        row = row_of(found)
+        if row is not None:
+            trainings.setdefault(row, []).append(found)
     if len(trainings) > 1:
         named = [max(group, key=_steps).path for group in trainings.values()]
         raise UsageError(
@@ -129,6 +131,7 @@ def _of_sb3(root: Path, files: Sequence[Found], found: Found, request: TrainRequ
     file = read_sb3_zip(root / found.path)
     settings = settings_of(file, _algorithm(found, request))
     _require_given(found, settings, request.values)
+    _require_believed(found, settings, request.values)
     require_said(settings.values, found.path, request.values)
     step = found.steps or 0
     target = _target(request, max(whole(file.data.get("_total_timesteps")) or 0, DEFAULT_TARGET))
@@ -178,6 +181,14 @@ def _require_given(found: Found, settings: Settings, said: Mapping[str, Any]) ->
         )
 
 
+def _require_believed(found: Found, settings: Settings, said: Mapping[str, Any]) -> None:
+    for place, text in settings.doubted.items():
+        if not _is_said(place, said):
+            raise UsageError(
+                f"{found.path} says {place} = {text}, which is not believed: give it with --set {place}=VALUE; {FILES_ONLY}"
+            )
+
+
 def _is_said(place: str, said: Mapping[str, Any]) -> bool:
     inner: Any = said
     for part in place.split("."):
@@ -188,21 +199,24 @@ def _is_said(place: str, said: Mapping[str, Any]) -> bool:
 
 
 def _companions(files: Sequence[Found], found: Found) -> dict[str, Found]:
-    """The pickles beside a checkpoint: by its name, or the folder's only one of a kind for a model without a number."""
-    named = companions(found.name)
-    result = {}
-    for what, kind in (("replay_buffer", "replay buffer"), ("vecnormalize", "normalisation (VecNormalize)")):
-        here = [other for other in files if other.folder == found.folder and other.says == kind]
-        match = [other for other in here if other.name == named.get(what)] or (here if not named else [])
-        result.update({what: match[0]} if match else {})
-    return result
+    """The pickles that go with a checkpoint, by its name or else any that can: one normalisation is often kept for all of them."""
+    named, kinship = companions(found.name), Kinship(files, found)
+    here = [other for other in files if other.folder == found.folder]
+    match = {what: next((other for other in here if other.name == name), None) for what, name in named.items()}
+    if not named:
+        match["replay_buffer"] = next((other for other in here if other.says == REPLAY_BUFFER), None)
+    if match.get("vecnormalize") is None:
+        around = [other for other in files if other.says == NORMALISATION and kinship.may_have(other.folder)]
+        match["vecnormalize"] = next(iter(sorted(around, key=lambda other: other.folder != found.folder)), None)
+    return {what: other for what, other in match.items() if other is not None}
 
 
 def _require_normalisation(found: Found, statistics: Found | None, values: Mapping[str, Any]) -> None:
     if statistics is not None and "normalize" not in (values.get("environment") or {}):
         raise UsageError(
-            f"{found.path} was trained with VecNormalize, whose statistics are a pickle ({statistics.name}: not loaded): say "
-            f"--set environment.normalize={{}} to begin them anew, or --set environment.normalize=null to do without; {FILES_ONLY}"
+            f"{found.path} was trained with VecNormalize, as a pickle of its statistics shows ({statistics.path}: not loaded): "
+            f"say --set environment.normalize={{}} to begin them anew, or --set environment.normalize=null to do without; "
+            f"{FILES_ONLY}"
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -10,9 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from unbroken.errors import DamagedFile
+from unbroken.importing.foreign_json import json_object
 from unbroken.importing.found import Found
 
-_FILES = re.compile(r"(?P<what>model|metrics|no_model)_iter_(?P<iteration>\d+)\.(?P<ending>zip|json)")
+_FILES = re.compile(r"(?P<what>model|metrics|no_model)_iter_(?P<iteration>\d{1,15})\.(?P<ending>zip|json)")
 _REASONS = ("reason", "error", "message", "why")
 # the first that an iteration has
 _METRICS = (
@@ -27,6 +28,7 @@ _METRICS = (
     "total_return",
 )
 _JSON_LIMIT = 16 * 1024 * 1024
+_REASON_LIMIT = 400
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,26 @@ class Iteration:
 
 def is_of_iteration(name: str) -> bool:
     """Whether a file belongs to an iteration by its name."""
-    return _FILES.fullmatch(name) is not None
+    return _matched(name) is not None
+
+
+def _matched(name: str) -> re.Match[str] | None:
+    match = _FILES.fullmatch(name)
+    return match if match is not None and (match["what"] == "model") == (match["ending"] == "zip") else None
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """The JSON of an iteration. Raises DamagedFile, and OSError where it cannot be read."""
+    if path.stat().st_size > _JSON_LIMIT:
+        raise DamagedFile(f"{path.name} is larger than {_JSON_LIMIT:,} bytes")
+    return json_object(path.read_bytes(), f"{path.name} is damaged: it")
 
 
 def iterations(root: Path, files: Sequence[Found]) -> list[Iteration]:
     """The iterations in all folders of a source, in their order."""
     groups: dict[tuple[str, int], dict[str, Found]] = {}
     for found in files:
-        match = _FILES.fullmatch(found.name)
+        match = _matched(found.name)
         if match is not None:
             groups.setdefault((found.folder, int(match["iteration"])), {})[match["what"]] = found
     return [_iteration(root, folder, number, groups[folder, number]) for folder, number in sorted(groups)]
@@ -72,32 +86,35 @@ def _iteration(root: Path, folder: str, number: int, group: Mapping[str, Found])
     reason = None
     if not usable:
         told = next((documents["no_model"][key] for key in _REASONS if key in documents["no_model"]), None)
-        reason = str(told) if told is not None else (model.problem if model else "no model and no reason in the folder")
+        reason = model.problem if model else "no model and no reason in the folder"
+        reason = reason if told is None else " ".join(str(told).split())[:_REASON_LIMIT]
     return Iteration(
         folder,
         number,
         model.steps if model else None,
-        dict(_numbers(documents["metrics"])),
+        {name: value for name, value in numbers(documents["metrics"]) if math.isfinite(value)},
         model.path if model is not None and usable else None,
         reason,
     )
 
 
 def _json(root: Path, found: Found | None) -> dict[str, Any]:
-    if found is None or found.size > _JSON_LIMIT:
-        return {}
-    try:
-        loaded = json.loads((root / found.path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return loaded if isinstance(loaded, dict) else {}
+    return {} if found is None or found.problem is not None else read_document(root / found.path)
 
 
-def _numbers(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+def numbers(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    """The numbers of a document by dotted name; what is too large for a float is infinite."""
     found: list[tuple[str, float]] = []
     for key, value in document.items():
         if isinstance(value, Mapping) and prefix.count(".") < 3:
-            found += _numbers(value, f"{prefix}{key}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            found.append((f"{prefix}{key}", float(value)))
+            found += numbers(value, f"{prefix}{key}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found.append((f"{prefix}{key}", _float(value)))
     return found
+
+
+def _float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
