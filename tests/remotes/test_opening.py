@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from unbroken.errors import UsageError
-from unbroken.remotes.addresses import default_workspace, without_secrets
+from unbroken.remotes.addresses import default_workspace, text_without_secrets, without_secrets
 from unbroken.remotes.contract import TIMEOUT
 from unbroken.remotes.folder import FolderRemote
 from unbroken.remotes.object_store import ObjectStoreRemote
@@ -164,6 +164,13 @@ def test_a_web_address():
         assert f"write git:{url} or git+lfs:{url}" in said(url)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there it lies beside the user's own")
+def test_the_home_of_nobody():
+    """D5: a user that this machine lacks is a mistake of the address."""
+    for kind in ("folder", "git", "git+lfs"):
+        assert said(f"{kind}:~nosuchuser/x").startswith("~nosuchuser is no home folder of this machine: write the")
+
+
 def test_no_place():
     for url in ("folder:", "git:", "s3:", "s3://", "kaggle-dataset:"):
         assert "names no place: write" in said(url)
@@ -181,14 +188,54 @@ def test_no_place():
         ("az://container/x?sig=secret", "az://container/x"),
         ("abfs://container@account.net/x", "abfs://container@account.net/x"),
         ("folder:/mnt/a@b/what?", "folder:/mnt/a@b/what?"),
+        ("s3://AKIA1:wsecret/K7M/secret@bucket/p", "s3://bucket/p"),
+        ("s3://AKIA1:12/secret@bucket/p", "s3://bucket/p"),
+        ("s3://AKIA1:pa?secret@bucket/p", "s3://***"),
+        ("git:https://user:pa/secret@host/x.git", "git:https://host/x.git"),
+        ("https://user:pa/secret@host/x.git", "https://host/x.git"),
+        ("https://user:pa/se@secret@host/x.git", "https://host/x.git"),
+        ("https://se/secret@host/x.git", "https://host/x.git"),
+        ("git:https://user:pa?secret@host/x", "git:https://***"),
+        ("git:https://user:pa#secret@host/x", "git:https://***"),
+        ("git:https://user:pw@host/x?token=a@secret", "git:https://***"),
+        ("git:https://host/x.git?private_token=secret", "git:https://host/x.git"),
+        ("git:https://my.host/x.git?private_token=a@secret", "git:https://my.host/x.git"),
+        ("git:https://my.host:80/@scope/a@b.git", "git:https://my.host:80/@scope/a@b.git"),
+        ("git:ssh://git@host:22/a@b.git", "git:ssh://git@host:22/a@b.git"),
+        ("git:ssh://git@[::1]:22/a@b.git", "git:ssh://git@[::1]:22/a@b.git"),
+        ("git:ssh://git:pa/secret@host/a.git", "git:ssh://host/a.git"),
+        ("git:file:///mnt/a@b:c/x@y.git", "git:file:///mnt/a@b:c/x@y.git"),
+        ("s3://bucket/run:1/a@b", "s3://bucket/run:1/a@b"),
+        ("abfs://container@account.net/a@b?sig=a@secret", "abfs://container@account.net/a@b"),
     ],
 )
 def test_secrets_are_not_shown(url, shown):
     """D5: no password or token of an address in a message."""
+    assert "secret" not in shown
     assert without_secrets(url) == shown
     assert without_secrets(shown) == shown
 
 
+def test_what_others_say_is_shown_without_secrets():
+    """D5: whatever addresses a program repeats, with signatures and after redirections."""
+    said = (
+        "see 'https://u:secret@host/x': https://h.tld/o?X-Sig=secret&y=secret, (http://proxy.tld/https://u:secret@h/)"
+        ' "ssh://git@host/x" at a@b'
+    )
+    assert text_without_secrets(said) == (
+        "see 'https://host/x': https://h.tld/o (http://proxy.tld/https://h/) \"ssh://git@host/x\" at a@b"
+    )
+
+
 def test_secrets_are_in_no_refusal():
-    for url in ("https://user:secret@host/a.git", "gitt:https://secret@host/x", "s3://key:secret@bucket/x"):
+    for url in (
+        "https://user:secret@host/a.git",
+        "https://user:pa/secret@host/a.git",
+        "git:https://user:pa/secret@host/a.git",
+        "git:https://user:pa?secret@host/a.git",
+        "git:https://user:pa#secret@host/a.git",
+        "gitt:https://secret@host/x",
+        "s3://key:secret@bucket/x",
+        "s3://key:se/secret@bucket/x",
+    ):
         assert "secret" not in said(url)

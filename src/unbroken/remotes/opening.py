@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from unbroken.errors import UsageError
-from unbroken.remotes.addresses import default_workspace, without_secrets
+from unbroken.remotes.addresses import default_workspace, expanded, without_secrets
 from unbroken.remotes.contract import TIMEOUT, Remote
 from unbroken.remotes.object_store_errors import SERVICES
 
@@ -53,7 +53,7 @@ def open_remote(url: str, *, workspace: Path | None = None, timeout: float = TIM
 def _folder(url: str, path: str) -> Remote:
     from unbroken.remotes.folder import FolderRemote
 
-    return FolderRemote(url, Path(path).expanduser())
+    return FolderRemote(url, expanded(path))
 
 
 def _object_store(url: str, timeout: float) -> Remote:
@@ -86,8 +86,8 @@ def _kaggle(url: str, workspace: Path, timeout: float) -> Remote:
 
 def _fixed(scheme: str, rest: str) -> str:
     """The address such that it means the same from every folder."""
-    path = Path(rest).expanduser()
-    return f"{scheme}:{path.resolve() if '://' not in rest and path.exists() else rest}"
+    path = expanded(rest) if "://" not in rest else None
+    return f"{scheme}:{path.resolve() if path is not None and path.exists() else rest}"
 
 
 def _unknown(url: str) -> UsageError:

@@ -187,13 +187,18 @@ def web(repository, git):
 
 
 class WebServer:
-    """git's own HTTP service and the two LFS calls that matter. `silent` makes downloads of LFS objects stand still."""
+    """git's own HTTP service and the two LFS calls that matter.
+
+    `silent` makes downloads of LFS objects stand still; `lfs_status` and `git_status` are what the services answer with instead
+    of working.
+    """
 
     user, password = "someone", "hidden-secret"
 
     def __init__(self, repository):
         self.repository = repository
         self.objects = {}
+        self.lfs_status = self.git_status = 200
         self.silent = threading.Event()
         self.stopped = threading.Event()
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"web": self}))
@@ -236,6 +241,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._send(404, b"nothing here")
         elif self.headers.get("Authorization") != f"Basic {expected}":
             self._send(401, b"who are you?", {"WWW-Authenticate": 'Basic realm="it"'})
+        elif (status := self.web.lfs_status if "/info/lfs/" in self.path else self.web.git_status) != 200:
+            self._send(status, b"")
         elif self.path == "/it.git/info/lfs/objects/batch":
             self._send(200, self._batch(json.loads(body)), {"Content-Type": "application/vnd.git-lfs+json"})
         elif self.path.startswith("/objects/"):

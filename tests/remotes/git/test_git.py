@@ -1,14 +1,18 @@
 """A branch of a repository as a remote: the contract, what users see in their own clones, settings, faults, kills (D5)."""
 
 import os
+import shutil
 import signal
 import subprocess
+import time
 
 import pytest
 
-from unbroken.errors import MissingExtra, RemoteError, RemoteRefused, UsageError
+from unbroken.errors import MissingExtra, NotFound, RemoteError, RemoteRefused, RemoteUnreachable, UsageError
 from unbroken.remotes.contract import Item, Put
 from unbroken.remotes.git import GitRemote
+from unbroken.remotes.git import clone as clone_module
+from unbroken.remotes.git import commands as commands_module
 from unbroken.remotes.git import remote as remote_module
 from unbroken.remotes.git.address import parse_address
 from unbroken.store.lock import ExclusiveLock
@@ -59,6 +63,22 @@ class TestLight(RemoteContract):
         assert commands() == []
         assert sum(path.stat().st_size for path in tmp_path.glob("workspace 3*/**/*") if path.is_file()) < 200_000
         assert fetched(third, "data/large") == fetched(remote, "data/large")
+
+    def test_an_interrupted_listing_goes_on(self, place, remote, machine, files, monkeypatch, shim, tmp_path):
+        """D5: what has arrived is not fetched again by the next process."""
+        monkeypatch.setattr(clone_module, "_PER_FETCH", 8)
+        contents = {f"cache/{n}": b"%d" % n for n in range(20)}
+        remote.put(files(contents))
+        shim(f"""
+        case "$1" in -c)
+            cat > '{tmp_path}/given'; wc -l < '{tmp_path}/given' >> '{tmp_path}/asked'
+            if [ $(wc -l < '{tmp_path}/asked') = 2 ]; then echo 'fatal: early EOF' >&2; exit 128; fi
+            exec < '{tmp_path}/given';;
+        esac""")
+        with pytest.raises(RemoteUnreachable):
+            machine(place=place, workspace="third").items("cache/")
+        assert [item.name for item in machine(place=place, workspace="third").items("cache/")] == sorted(contents)
+        assert (tmp_path / "asked").read_text().split() == ["8", "8", "8", "4"]
 
     def test_a_place_that_sends_no_single_contents_sends_all(self, place, remote, machine, files, fetched, home):
         """D5: an old protocol where commits come without contents and contents cannot be asked for."""
@@ -236,6 +256,53 @@ def test_the_users_settings_change_nothing(kind, git, home, repository, machine,
     assert not (home / "shared").exists()
 
 
+def test_settings_that_git_cannot_read(machine, home, monkeypatch):
+    """D5: a mistake of the environment or of the user's file, in git's own words."""
+    with monkeypatch.context() as patch:
+        patch.setenv("GIT_CONFIG_COUNT", "abc")
+        with pytest.raises(
+            UsageError, match=r"^git cannot read its settings: error: bogus count in GIT_CONFIG_COUNT; "
+        ):
+            machine().items()
+    (home / ".gitconfig").write_text("[user\n")
+    with pytest.raises(UsageError, match=r"^git cannot read its settings: .*bad config line 1 in file .*gitconfig"):
+        machine().items()
+
+
+def test_a_name_that_git_does_not_take(machine, files, home):
+    """D5: it is no damage of the clone, which stays."""
+    (home / ".gitconfig").write_text("[user]\n\tname = <>\n")
+    with pytest.raises(UsageError, match=r"^git takes no such author .*: set user\.name in git$"):
+        machine().put(files({"a": b"a"}))
+
+
+@pytest.mark.parametrize("kind", ["git", "git+lfs"])
+def test_a_source_that_is_missing_or_vanishes(kind, machine, files, shim, repository, git):
+    """D5: another process may evict an entry at any time; who puts is told which one by the error of the contract."""
+    sources = files({"a": b"a", "b": b"b"})
+    shim(f"case \"$1\" in read-tree) rm -f '{sources['b']}';; esac")
+    for _ in range(2):
+        with pytest.raises(NotFound, match=f"^there is no file {sources['b']}"):
+            machine(kind).put(sources)
+    assert git("for-each-ref", cwd=repository) == ""
+
+
+@pytest.mark.parametrize("kind", ["git", "git+lfs"])
+@pytest.mark.parametrize("branch", ["", "#other"])
+def test_an_empty_repository_with_long_names(kind, branch, git, machine, files, fetched, tmp_path):
+    """D5: SHA-256 in the place of SHA-1; and an old clone when the repository was made again with the other one."""
+    place = tmp_path / "long.git"
+    address = f"{place}{branch}"
+    for kind_of_names in ("sha256", "sha1", "sha256"):
+        shutil.rmtree(place, ignore_errors=True)
+        git("init", "--bare", f"--object-format={kind_of_names}", place)
+        remote = machine(kind, address, workspace="the workspace")
+        assert remote.items() == []
+        assert remote.put(files({"cache/a": b"a"})) == Put(written=("cache/a",))
+        assert remote.put(files({"cache/b": b"b"})) == Put(written=("cache/b",))
+        assert fetched(machine(kind, address), "cache/a") == b"a"
+
+
 def test_the_users_name_signs_the_commits(git, home, repository, machine, files):
     (home / ".gitconfig").write_text("[user]\n\tname = Zoë\n\temail = zoe@here\n")
     machine().put(files({"a": b"a"}))
@@ -333,6 +400,30 @@ def test_what_ssh_leaves_in_the_background_keeps_nobody_waiting(machine, files, 
         os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
 
 
+def is_gone(process):
+    """Whether a process ends, if it is not dead already; it was told to."""
+    for _ in range(100):
+        said = subprocess.run(["ps", "-o", "stat=", "-p", process], capture_output=True, text=True).stdout
+        if said.strip()[:1] in ("", "Z"):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_a_hook_that_never_ends_is_not_waited_for(machine, files, repository, tmp_path, monkeypatch):
+    """D5: a place on this machine may be silent for longer than the time-out, and not for ever."""
+    hook = repository / "hooks" / "pre-receive"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\nsleep 2\n")
+    hook.chmod(0o755)
+    assert machine(timeout=0.5).put(files({"cache/a": b"a"})) == Put(written=("cache/a",))
+    hook.write_text(f"#!/bin/sh\nsleep 100 & echo $! > '{tmp_path}/child'; wait\n")
+    monkeypatch.setattr(commands_module, "_LOCAL_STANDSTILL", 1.0)
+    with pytest.raises(RemoteUnreachable, match=r"^nothing answers at git:.* within 1 s: check its hooks$"):
+        machine(timeout=0.5).put(files({"cache/b": b"b"}))
+    assert is_gone((tmp_path / "child").read_text().strip())
+
+
 def test_what_git_has_started_ends_with_it(machine, shim, tmp_path):
     """D5: after the time-out no process is left that goes on in the background."""
     shim(f"case \"$1\" in ls-remote) sleep 100 & echo $! > '{tmp_path}/child'; wait;; esac")
@@ -375,8 +466,30 @@ def test_relative_paths_and_paths_with_a_hash(tmp_path, monkeypatch):
     assert parse_address("git:~/x").location == (tmp_path / "home" / "x").as_posix()
 
 
-@pytest.mark.parametrize("typed", ["git:", "git:#b", "git:/a#b..c", "git:/a#-b", "git:https://me:hidden#1@host/a"])
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "git:",
+        "git:#b",
+        "git:/a#b..c",
+        "git:/a#-b",
+        "git:https://me:hidden#1@host/a",
+        "git:https://me:p/hidden@host/a",
+        "git:https://me:p?hidden@host/a",
+    ],
+)
 def test_addresses_that_cannot_be(typed):
     with pytest.raises(UsageError) as caught:
         parse_address(typed)
     assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize("typed", ["git:https://me:1/hidden@host/a", "git:https://host/a?token=hidden"])
+def test_secrets_in_unusual_places_are_not_shown(typed):
+    """D5: git takes the first for a host and a port, and says so."""
+    address = parse_address(typed)
+    assert "hidden" not in address.shown
+    assert "hidden" not in repr(address)
+    assert "hidden" not in address.scrubbed(f"cannot open {address.location}: hidden")
+    assert "hid} pw" not in address.scrubbed("&{%!!(string=http) %!!(*url.Userinfo=&{me hid} pw true}) %!!(string=h)")
+    assert address.holds_credentials

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from unbroken.errors import RemoteError
+from unbroken.errors import NotFound, RemoteError, RemoteRefused
 from unbroken.remotes.contract import Item, Put
 from unbroken.remotes.git import remote as remote_module
 
@@ -47,6 +47,95 @@ def test_a_race_that_is_never_won_ends(repository, machine, files, shim, monkeyp
         machine().put(files({"b": b"b"}))
     assert random.getstate() == state
     assert one_line_of(4)
+
+
+def test_a_branch_in_the_way(repository, machine, files):
+    """D5: git keeps `cache` and `cache/mine` in one place; no other machine is blamed."""
+    machine(place=f"{repository}#cache").put(files({"a": b"a"}))
+    with pytest.raises(
+        RemoteRefused,
+        match=r"^git:.*#cache/mine cannot have a branch cache/mine beside its branch cache, .* another name$",
+    ):
+        machine(place=f"{repository}#cache/mine").put(files({"a": b"a"}))
+
+
+def test_a_lock_that_stays_at_the_place(repository, machine, files):
+    """D5: who killed a git command there is told which file is in the way."""
+    lock = repository / "refs" / "heads" / "trunk.lock"
+    remote = machine()
+    for name in ("a", "b"):
+        lock.touch()
+        with pytest.raises(
+            RemoteError, match=r"^git:.* keeps the branch locked: if no .*, remove the file .*/trunk\.lock there$"
+        ):
+            remote.put(files({name: b"a"}))
+        lock.unlink()
+        assert remote.put(files({name: b"a"})) == Put(written=(name,))
+
+
+def test_a_lock_that_is_held_for_a_moment_is_waited_for(repository, machine, files, shim, tmp_path):
+    """D5: another machine's push is about to end."""
+    machine().put(files({"a": b"a"}))
+    lock = repository / "refs" / "heads" / "trunk.lock"
+    shim(
+        f"case \"$1\" in push) if [ -f '{tmp_path}/seen' ]; then rm -f '{lock}'; else touch '{lock}' '{tmp_path}/seen'; fi;; esac"
+    )
+    assert machine().put(files({"b": b"b"})) == Put(written=("b",))
+
+
+def unrelated(git, repository):
+    tree = git("rev-parse", "first^{tree}", cwd=repository)
+    identity = ("-c", "user.name=me", "-c", "user.email=me")
+    git(
+        "update-ref",
+        "refs/heads/trunk",
+        git(*identity, "commit-tree", "-m", "anew", tree, cwd=repository),
+        cwd=repository,
+    )
+
+
+REWRITES = {
+    "forced": lambda git, repository: git("update-ref", "refs/heads/trunk", "first", cwd=repository),
+    "unrelated": unrelated,
+    "deleted": lambda git, repository: git("update-ref", "-d", "refs/heads/trunk", cwd=repository),
+}
+
+
+@pytest.mark.parametrize("kind", ["git", "git+lfs"])
+@pytest.mark.parametrize("rewrite", REWRITES)
+def test_a_branch_that_its_owner_rewrites(rewrite, kind, git, repository, machine, files, fetched, one_line_of):
+    """D5: what is there now counts; nothing that the owner removed comes back, and what is put goes on top."""
+    writer, reader = machine(kind), machine(kind)
+    writer.put(files({"cache/kept": b"kept"}))
+    git("tag", "first", "trunk", cwd=repository)
+    writer.put(files({"cache/dropped": b"dropped"}))
+    assert len(reader.items()) == 2
+    REWRITES[rewrite](git, repository)
+    left = [] if rewrite == "deleted" else ["cache/kept"]
+    assert [item.name for item in reader.items()] == left
+    with pytest.raises(NotFound):
+        reader.fetch("cache/dropped", repository.parent / "target")
+    assert writer.put(files({"cache/new": b"new"})) == Put(written=("cache/new",))
+    assert writer.put(files({"cache/dropped": b"again"})) == Put(written=("cache/dropped",))
+    for remote in (reader, writer, machine(kind)):
+        assert [item.name for item in remote.items()] == ["cache/dropped", *left, "cache/new"]
+        assert fetched(remote, "cache/dropped") == b"again"
+    git("tag", "--delete", "first", cwd=repository)
+    assert one_line_of({"forced": 3, "unrelated": 3, "deleted": 2}[rewrite])
+
+
+@pytest.mark.parametrize("kind", ["git", "git+lfs"])
+def test_a_repository_that_is_made_again(kind, git, repository, machine, files, fetched):
+    """D5: an old clone of something else under the same address harms nothing."""
+    old = machine(kind)
+    old.put(files({"cache/a": b"old"}))
+    shutil.rmtree(repository)
+    git("init", "--bare", "--initial-branch=trunk", repository)
+    assert old.items() == []
+    machine(kind).put(files({"cache/a": b"new"}))
+    assert fetched(machine(kind), "cache/a") == b"new"
+    assert old.put(files({"cache/a": b"a", "cache/b": b"b"})) == Put(written=("cache/b",), present=("cache/a",))
+    assert fetched(old, "cache/a") == b"new"
 
 
 @pytest.mark.parametrize("kind", ["git", "git+lfs"])

@@ -1,6 +1,7 @@
 """Repositories behind HTTP: git's own service, an LFS service beside it, and servers that refuse or stay silent (D5)."""
 
 import os
+import shutil
 import socket
 import subprocess
 
@@ -57,6 +58,24 @@ def test_credentials_stay_with_git(web, machine, files, home):
     )
     remote = machine("git+lfs", f"http://{web.host}/it.git")
     assert remote.put(files({"cache/a": b"a"})) == Put(written=("cache/a",))
+
+
+def test_a_token_in_a_query_is_not_repeated(machine):
+    """D5: git's own line has the whole address."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(RemoteUnreachable, match=r"^git:http://127\.0\.0\.1:\d+/x\.git does not answer: ") as caught:
+        machine("git", f"http://127.0.0.1:{port}/x.git?private_token=hidden-token").items()
+    assert "hidden" not in str(caught.value)
+
+
+def test_an_empty_repository_with_long_names_behind_a_password(web, git, repository, machine, files, fetched):
+    """D5: SHA-256 where the address may be given to no clone."""
+    shutil.rmtree(repository)
+    git("init", "--bare", "--initial-branch=main", "--object-format=sha256", repository)
+    git("config", "http.receivepack", "true", cwd=repository)
+    assert machine("git", web.url).put(files({"cache/a": b"a"})) == Put(written=("cache/a",))
+    assert fetched(machine("git", web.url), "cache/a") == b"a"
 
 
 def test_a_wrong_address_is_said(web, machine):
@@ -135,4 +154,47 @@ def test_an_lfs_object_that_the_server_has_lost(web, machine, files, fetched):
     with pytest.raises(
         RemoteError, match=f"^cache/a: the LFS object {oid} is missing at git.lfs:http://{web.host}/it.git"
     ):
+        fetched(machine("git+lfs", web.url), "cache/a")
+
+
+@pytest.mark.parametrize("key", ["insteadOf", "pushInsteadOf"])
+@pytest.mark.parametrize("status", [502, 503, 404, 500, 400])
+def test_a_token_of_a_rewritten_address_is_not_shown(status, key, web, machine, files, home):
+    """D5: CI machines keep a token in `url.*.insteadOf`; git-lfs prints it when the service fails."""
+    web.lfs_status = status
+    rewritten = f"http://{web.user}:{web.password}@{web.host}/"
+    (home / ".gitconfig").write_text(
+        f'[url "{rewritten}"]\n\tinsteadOf = http://{web.host}/\n\t{key} = http://{web.host}/\n'
+    )
+    with pytest.raises(RemoteError) as caught:
+        machine("git+lfs", f"http://{web.host}/it.git").put(files({"cache/a": b"a" * 300}))
+    message = str(caught.value)
+    assert web.password not in message
+    assert web.user not in message
+    assert "{" not in message
+    assert "\n" not in message
+    if status in (500, 502, 503):
+        assert message == (
+            f"the LFS service of git+lfs:http://{web.host}/it.git answers with {status}: run the same command again later"
+        )
+    if status == 404:
+        assert message.startswith(f"the repository at git+lfs:http://{web.host}/it.git has no LFS service, or ")
+        assert f"git:http://{web.host}/it.git" in message
+
+
+def test_a_server_that_is_out_of_order(web, machine, files):
+    """D5: it says nothing against the clone, which stays."""
+    remote = machine("git", web.url)
+    remote.put(files({"cache/a": b"a"}))
+    web.git_status = 503
+    for action in (remote.items, lambda: remote.put(files({"cache/b": b"b"}))):
+        with pytest.raises(RemoteError, match=r"^git:http://[^ ]* answers with 503: run the same command again later$"):
+            action()
+    assert remote._folders.clone.is_dir()
+
+
+def test_a_download_from_a_service_that_is_out_of_order(web, machine, files, fetched):
+    machine("git+lfs", web.url).put(files({"cache/a": b"a" * 300}))
+    web.lfs_status = 503
+    with pytest.raises(RemoteError, match=r"^the LFS service of git\+lfs:http://[^ ]* answers with 503: run the same"):
         fetched(machine("git+lfs", web.url), "cache/a")

@@ -196,6 +196,35 @@ def test_the_repositorys_own_rules_decide(kind, git, repository, machine, files,
         assert {name: fetched(other, name) for name in contents} == contents
 
 
+@pytest.mark.parametrize(
+    ("kind", "rule", "words"),
+    [("git+lfs", "* -text -filter", "kept out of Git LFS"), ("git", "*.txt text", "open to conversion of newlines")],
+)
+def test_what_a_rule_further_down_forbids_is_said(kind, rule, words, git, repository, machine, files, caplog, tmp_path):
+    """D5: it is obeyed, a warning names the first object, and no line is added that it would overrule again and again."""
+    clone = tmp_path / "clone"
+    git("clone", "--quiet", repository, clone)
+    (clone / "cache").mkdir()
+    (clone / "cache" / ".gitattributes").write_text(f"{rule}\n")
+    git("add", ".", cwd=clone)
+    git("-c", "user.name=me", "-c", "user.email=me", "commit", "--quiet", "-m", "rules", cwd=clone)
+    git("push", "--quiet", "origin", "HEAD", cwd=clone)
+    remote = machine(kind)
+    for number in range(2):
+        remote.put(files({f"cache/{number}.txt": CONTENT}))
+    said = [record.getMessage() for record in caplog.records if record.name == "unbroken"]
+    assert said == [
+        f"[REMOTE] WARNING: {kind}:{repository}: cache/0.txt is {words}"
+        + (" in clones" if kind == "git" else "")
+        + " by a .gitattributes of the repository"
+    ]
+    assert git("cat-file", "-s", "trunk:cache/1.txt", cwd=repository) == str(len(CONTENT))
+    assert git("ls-tree", "--name-only", "trunk", cwd=repository) == "cache"
+    remote.put(files({"cache/2.txt": CONTENT, "other/a": b"a"}))
+    lines = git("cat-file", "blob", "trunk:.gitattributes", cwd=repository).splitlines()
+    assert [line.split()[0] for line in lines] == ["/other/**"]
+
+
 def test_settings_of_lfs_in_the_repository_are_obeyed(git, repository, machine, files, fetched, stored, tmp_path):
     """D5: `.lfsconfig` may keep contents elsewhere, and may exclude them from a user's own clones only."""
     elsewhere = tmp_path / "elsewhere.git"

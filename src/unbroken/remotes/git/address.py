@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass, field
-from pathlib import Path
-from urllib.parse import unquote
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 from unbroken.errors import UsageError
-from unbroken.remotes.addresses import without_secrets
+from unbroken.remotes.addresses import expanded, secrets_in, text_without_secrets, without_secrets
 
 _PREFIX = re.compile(r"git(\+lfs)?:(?!//)")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*::?//|[A-Za-z][A-Za-z0-9+.-]+::")
 # as git itself tells host:path from a path; one letter before the colon is a drive of Windows
 _SSH_SHORT = re.compile(r"(?:[^/\\:@]+@)?(?:\[[^\]]+\]|[^/\\:@]{2,}):")
-_USERINFO = re.compile(r"(?<=://)[^/\s]*@")
+_AUTHORITY = re.compile(r"://([^/?#]*)(.*)", re.DOTALL)
+_HOST = re.compile(r"(?:[^@]*@)*(?:\[[^\]]*\]|[^:\[\]@]*)(?::\d*)?")
+# as git-lfs prints a URL by mistake
+_STRUCTURE = re.compile(r"Userinfo=&\{.*?(?: (?:true|false)\}|$)", re.MULTILINE)
 _BAD_BRANCH = re.compile(r"^[-/.]|\.\.|@\{|//|[\s~^:?*\[\\\x00-\x1f\x7f]|(?:\.lock|[/.])$|/\.|\.lock/")
 
 
@@ -45,14 +47,18 @@ class Address:
     @property
     def holds_credentials(self) -> bool:
         """Whether `location` may not be written anywhere."""
-        return bool(_USERINFO.search(self.location))
+        return without_secrets(self.location) != self.location
+
+    def knowing(self, secrets: Iterable[str]) -> Address:
+        """The same address with more words that `scrubbed` removes."""
+        return replace(self, secrets=tuple(sorted({*self.secrets, *secrets}, key=len, reverse=True)))
 
     def scrubbed(self, text: str) -> str:
         """`text` without credentials."""
-        text = _USERINFO.sub("", text)
+        text = _STRUCTURE.sub("Userinfo=***", text)
         for secret in self.secrets:
             text = text.replace(secret, "***")
-        return text
+        return text_without_secrets(text)
 
 
 def parse_address(typed: str) -> Address:
@@ -64,6 +70,8 @@ def parse_address(typed: str) -> Address:
     prefix = match[0] if match else ""
     place = typed[len(prefix) :]
     is_url = bool(_SCHEME.match(place) or _SSH_SHORT.match(place))
+    if is_url and _is_cut_short(place):
+        raise UsageError("a / in the user or password of an address is written %2F, a ? %3F and a # %23")
     place, branch = _split(place, is_url)
     if not place:
         raise UsageError(f"{typed!r} names no repository: write git:PATH or git:URL, with #BRANCH if you like")
@@ -75,25 +83,22 @@ def parse_address(typed: str) -> Address:
         raise UsageError(f"{branch!r} is not the name of a branch: the text after # in the address has to be one")
     shown = prefix + without_secrets(place) + (f"#{branch}" if branch else "")
     is_local = not is_url or place.startswith("file://")
-    return Address(place if is_url else _absolute(place), shown, branch, is_local, _secrets(place) if is_url else ())
+    return Address(place if is_url else _absolute(place), shown, branch, is_local, secrets_in(place) if is_url else ())
 
 
 def _split(place: str, is_url: bool) -> tuple[str, str]:
     # a folder may have a # in its name
-    if "#" not in place or (not is_url and Path(place).expanduser().exists()):
+    if "#" not in place or (not is_url and expanded(place).exists()):
         return place, ""
     place, _, branch = place.rpartition("#")
     return place, branch
 
 
 def _absolute(place: str) -> str:
-    return Path(place).expanduser().absolute().as_posix()
+    return expanded(place).absolute().as_posix()
 
 
-def _secrets(place: str) -> tuple[str, ...]:
-    match = _USERINFO.search(place)
-    words = match[0][:-1].split(":", 1) if match else []
-    # elsewhere than in web addresses the first word is a name, which paths have in them as well
-    secret = words if place.startswith("http") else words[1:]
-    forms = {form for word in secret for form in (word, unquote(word)) if len(form) > 3}
-    return tuple(sorted(forms, key=len, reverse=True))
+def _is_cut_short(url: str) -> bool:
+    """Whether the host ends where no host can, with a later `@`."""
+    match = _AUTHORITY.search(url)
+    return match is not None and "@" in match[2] and not _HOST.fullmatch(match[1])

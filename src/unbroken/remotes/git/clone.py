@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import stat
 import sys
@@ -17,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from unbroken.errors import RemoteError, UsageError
+from unbroken.errors import RemoteError, UnbrokenError, UsageError
 from unbroken.remotes.git.commands import Git
 from unbroken.remotes.git.environment import REMOTE
 from unbroken.remotes.git.process import Answer
@@ -28,6 +29,8 @@ from unbroken.store.durable import LocalBackend
 
 _TIP = "refs/heads/tip"
 _SHA1_LENGTH = 40
+# contents in one fetch: what an interruption may cost
+_PER_FETCH = 64
 _FILES = ("100644", "100755")
 _READ_BY_GIT = (".gitattributes", ".lfsconfig")
 _NO_TAGS = ("--no-tags", "--no-write-fetch-head", "--progress")
@@ -39,6 +42,7 @@ _OVERTAKEN = (
     "but expected",
     "reference already exists",
 )
+_OTHER_FORMAT = re.compile(r"hash algorithm|mismatched algorithms|unexpected capabilities\^\{\}")
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class Clone:
         self.branch = ""
         self.tip = ""
         self._filter = "--filter=blob:none"
+        self._format = "sha1"
         self._sizes: dict[str, int] = {}
         self._trees: dict[str, Tree] = {}
 
@@ -115,15 +120,20 @@ class Clone:
         return self._trees[self.tip]
 
     def sizes(self, oids: Iterable[str]) -> dict[str, int]:
-        """The sizes of these blobs in bytes; those that are not here yet are fetched, all at once."""
+        """The sizes of these blobs in bytes; those that are not here yet are fetched, many at once.
+
+        An interruption loses only those that were on their way.
+        """
         wanted = set(oids)
         if not wanted <= self._sizes.keys():
             self._count()
-        if missing := sorted(wanted - self._sizes.keys()):
-            given = "".join(f"{oid}\n" for oid in missing).encode()
+        missing = sorted(wanted - self._sizes.keys())
+        for start in range(0, len(missing), _PER_FETCH):
+            given = "".join(f"{oid}\n" for oid in missing[start : start + _PER_FETCH]).encode()
             # without any negotiation: the place would think that we hold the contents of every commit that we have
             settings = ("-c", "fetch.negotiationAlgorithm=noop")
             self._fetch(*settings, "fetch", *_NO_TAGS, self._filter, "--stdin", REMOTE, given=given)
+        if missing:
             self._count()
         if missing := sorted(wanted - self._sizes.keys()):
             raise damaged(f"error: the place did not send {missing[0]}", self.git.address, self.path)
@@ -157,18 +167,23 @@ class Clone:
             return []
         return self.git.here("hash-object", "-w", "--no-filters", "--stdin-paths", given=given).decode().split()
 
-    def push(self, commit: str) -> bool:
-        """Make `commit`, a child of the tip, the newest one there; False if another machine was faster. Never by force."""
+    def push(self, commit: str) -> UnbrokenError | None:
+        """Make `commit`, a child of the tip, the newest one there, never by force.
+
+        Returns why that failed where another machine may have been faster: the next `refresh` tells.
+        """
         words = ("push", "--porcelain", "--progress", "--no-verify", "--no-follow-tags", REMOTE)
         answer = self.git.transfer(*words, f"{commit}:refs/heads/{self.branch}")
         if answer.code == 0:
             self.tip = commit
             with contextlib.suppress(RemoteError):
                 self.git.here("update-ref", _TIP, commit)
-            return True
-        if _lost_the_race(answer):
-            return False
-        raise self._failure(answer)
+            return None
+        if not _lost_the_race(answer):
+            raise self._failure(answer)
+        text = _said(answer)
+        last = self.git.last_words(text)
+        return self.git.refusal(text) or RemoteError(f"{self.git.address.shown} refuses the commit: {last}")
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -216,11 +231,12 @@ class Clone:
     def _make(self, newest: str) -> None:
         if self.path.exists():
             return
-        kind = "sha1" if len(newest) in (0, _SHA1_LENGTH) else "sha256"
+        if newest:
+            self._format = "sha1" if len(newest) == _SHA1_LENGTH else "sha256"
         with self.scratch() as folder:
             made = folder / "clone"
-            words = ("init", "--quiet", "--bare", "--template=", "--initial-branch=tip", f"--object-format={kind}")
-            self.git.here(*words, str(made), folder=self.path.parent)
+            words = ("init", "--quiet", "--bare", "--template=", "--initial-branch=tip")
+            self.git.here(*words, f"--object-format={self._format}", str(made), folder=self.path.parent)
             LocalBackend(self.path.parent).replace(made.relative_to(self.path.parent).as_posix(), self.path.name)
 
     def _held(self) -> str:
@@ -238,7 +254,12 @@ class Clone:
             raise self._failure(answer)
 
     def _failure(self, answer: Answer) -> Exception:
-        text = answer.errors + answer.output.decode("utf-8", "replace")
+        text = _said(answer)
+        if _OTHER_FORMAT.search(text):
+            # the place told nothing of it as long as it had no commit: the next clone has the other one
+            held = self.git.here("rev-parse", "--show-object-format").decode().strip()
+            self._format = "sha1" if held == "sha256" else "sha256"
+            return damaged(text, self.git.address, self.path)
         if "unadvertised object" in text or "not our ref" in text:
             # the place leaves contents out and does not send them on request: the next clone has them all
             self._filter = "--no-filter"
@@ -282,7 +303,13 @@ def _named(reference: str) -> str:
     return reference.removeprefix("refs/heads/") if reference.startswith("refs/heads/") else ""
 
 
+def _said(answer: Answer) -> str:
+    return answer.errors + answer.output.decode("utf-8", "replace")
+
+
 def _lost_the_race(answer: Answer) -> bool:
+    if "exists; cannot create" in answer.errors:
+        return False
     refused = [line for line in answer.output.decode("utf-8", "replace").splitlines() if line.startswith("!")]
     return any("[rejected]" in line or any(words in line for words in _OVERTAKEN) for line in refused)
 

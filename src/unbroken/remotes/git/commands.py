@@ -13,12 +13,23 @@ from unbroken.errors import MissingExtra, RemoteError, UnbrokenError
 from unbroken.remotes.git.address import Address
 from unbroken.remotes.git.environment import Folders, git_environment
 from unbroken.remotes.git.process import Answer, Place, StoodStill, run, stream
-from unbroken.remotes.git.refusals import GIT_WAY_OUT, CloneDamaged, damaged, last_words, refusal, silent
+from unbroken.remotes.git.refusals import (
+    GIT_WAY_OUT,
+    CloneDamaged,
+    damaged,
+    last_words,
+    lfs_refusal,
+    refusal,
+    silent,
+    unreadable,
+)
 from unbroken.store.backend import Writer
 
 _OLDEST = (2, 31)
 # a transfer may pause while one side counts or packs
 _STANDSTILL = 3
+# s; a copy within this machine reports no progress, and hooks may take their time
+_LOCAL_STANDSTILL = 3600.0
 
 
 class Git:
@@ -52,14 +63,20 @@ class Git:
         return answer.output
 
     def transfer(self, *words: str, given: bytes = b"") -> Answer:
-        """What a command of our clone that moves objects says; only a standstill raises, RemoteUnreachable."""
-        # a copy within this machine reports no progress
-        quiet = None if self.address.is_local else self.timeout * _STANDSTILL
+        """What a command of our clone that moves objects says; only a standstill raises, RemoteUnreachable.
+
+        A place on this machine may be silent for an hour.
+        """
+        quiet = max(self.timeout, _LOCAL_STANDSTILL) if self.address.is_local else self.timeout * _STANDSTILL
         return self._watched(words, self._clone, quiet, given)
 
     def refusal(self, said: str) -> UnbrokenError | None:
         """The error that a command's words stand for, if they are known."""
         return refusal(said, self.address, self.timeout)
+
+    def lfs_refusal(self, said: str) -> UnbrokenError | None:
+        """The same for words of git-lfs about a repository that has answered to git."""
+        return lfs_refusal(said, self.address, self.timeout)
 
     def last_words(self, said: str) -> str:
         """The line of a command's words that tells most, without credentials."""
@@ -83,12 +100,16 @@ class Git:
     @cached_property
     def _variables(self) -> dict[str, str]:
         self._check_installed()
-        return git_environment(self.address, self.folders, self.timeout)
+        environment = git_environment(self.address, self.folders, self.timeout)
+        self.address = self.address.knowing(environment.secrets)
+        return environment.variables
 
     def _check_installed(self) -> None:
         if shutil.which("git") is None:
             raise MissingExtra(f"git is not installed, which {self.address.shown} needs: {GIT_WAY_OUT}")
         answer = run(["git", "version"], Place(self.folders.workspace, dict(os.environ)))
+        if answer.code != 0:
+            raise unreadable(answer.errors)
         found = re.search(rb"(\d+)\.(\d+)", answer.output)
         if not found or (int(found[1]), int(found[2])) < _OLDEST:
             raise MissingExtra(f"this git is too old for {self.address.shown}: {GIT_WAY_OUT}")

@@ -19,7 +19,7 @@ class NewCommit:
         self._clone = clone
         self._index = index
         clone.ready_for_git()
-        self._here("read-tree", clone.tip or "--empty")
+        self._read_tip()
 
     def add(self, blobs: Mapping[str, str]) -> None:
         """Put blobs of the clone, given by their ids, under these names."""
@@ -37,22 +37,38 @@ class NewCommit:
         return {name: Rule(**values) for name, values in found.items()}
 
     def ensure_rules(self, names: Iterable[str], lfs: bool, scratch: Path) -> dict[str, Rule]:
-        """Append to `.gitattributes` what is missing there for these names, and return what then holds."""
+        """Append to `.gitattributes` what is missing there for these names, and return what then holds.
+
+        Before anything is added. Rules in a folder further down have the last word; nothing is appended that they overrule.
+        """
         rules = self.rules(names)
         lacking = [name for name, rule in rules.items() if not rule.suffices(lfs)]
         if not lacking:
             return rules
+        self._append_lines(lacking, lfs, scratch)
+        ruled = self.rules(rules)
+        helped = [name for name in lacking if ruled[name].suffices(lfs)]
+        if len(helped) == len(lacking):
+            return ruled
+        self._read_tip()
+        if helped:
+            self._append_lines(helped, lfs, scratch)
+        return self.rules(rules)
+
+    def _append_lines(self, lacking: list[str], lfs: bool, scratch: Path) -> None:
         lines = attributes.lines_for(lacking, self._shared(map(top_folder, lacking), lfs), lfs)
         file = scratch / "attributes"
         file.write_bytes(attributes.appended(self._attributes(), lines))
         self.add({attributes.NAME: self._clone.store([file])[0]})
-        return self.rules(rules)
 
     def finish(self, message: str) -> str:
         """Make the commit and return its id; nothing points to it yet."""
         tree = self._here("write-tree", "--missing-ok").decode().strip()
         parent = ["-p", self._clone.tip] if self._clone.tip else []
         return self._here("commit-tree", "--no-gpg-sign", *parent, "-m", message, tree).decode().strip()
+
+    def _read_tip(self) -> None:
+        self._here("read-tree", self._clone.tip or "--empty")
 
     def _shared(self, folders: Iterable[str], lfs: bool) -> set[str]:
         """Those of the folders at the top that hold files for which other rules are in force."""

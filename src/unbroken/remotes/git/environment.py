@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from unbroken.remotes.addresses import secrets_in
 from unbroken.remotes.git.address import Address
+from unbroken.remotes.git.refusals import unreadable
 
 REMOTE = "unbroken"
 
@@ -86,8 +88,16 @@ class Folders:
         return self.workspace / "lock"
 
 
-def git_environment(address: Address, folders: Folders, timeout: float) -> dict[str, str]:
-    """The variables for every git command of a remote; `timeout` in seconds. Reads the user's settings."""
+@dataclass(frozen=True)
+class Environment:
+    """The variables for every git command of a remote, and the secrets in the user's settings, which git may repeat."""
+
+    variables: dict[str, str] = field(repr=False)
+    secrets: tuple[str, ...] = field(repr=False)
+
+
+def git_environment(address: Address, folders: Folders, timeout: float) -> Environment:
+    """What git runs in; `timeout` in seconds. Reads the user's settings; raises UsageError where git cannot read them."""
     base = _cleaned(dict(os.environ))
     base["GIT_CEILING_DIRECTORIES"] = os.pathsep.join((str(folders.workspace), str(folders.workspace.parent)))
     user = _user_settings(base, folders.workspace)
@@ -100,7 +110,11 @@ def git_environment(address: Address, folders: Folders, timeout: float) -> dict[
     if "lfs.storage" in user:
         # a store that is shared by clones would be taken for the remote's own, too
         ours["lfs.storage"] = "lfs"
-    return base | _as_variables(ours, int(base.get("GIT_CONFIG_COUNT") or 0))
+    variables = base | _as_variables(ours, int(base.get("GIT_CONFIG_COUNT") or 0))
+    # the address that another one is rewritten to is a part of the key
+    return Environment(
+        variables, tuple(word for setting in user.items() for text in setting for word in secrets_in(text))
+    )
 
 
 def _cleaned(variables: dict[str, str]) -> dict[str, str]:
@@ -114,6 +128,8 @@ def _user_settings(variables: dict[str, str], folder: Path) -> dict[str, str]:
     answer = subprocess.run(
         ["git", "config", "--list", "-z"], cwd=folder, env=variables, stdin=subprocess.DEVNULL, capture_output=True
     )
+    if answer.returncode:
+        raise unreadable(answer.stderr.decode("utf-8", "replace"))
     lines = (line.partition("\n") for line in answer.stdout.decode("utf-8", "replace").split("\0"))
     return {key: value for key, _, value in lines if key}
 

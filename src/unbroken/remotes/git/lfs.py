@@ -11,8 +11,10 @@ from pathlib import Path
 from unbroken.errors import MissingExtra, RemoteError
 from unbroken.remotes.git.clone import Clone
 from unbroken.remotes.git.environment import REMOTE
+from unbroken.remotes.git.process import Answer
 from unbroken.remotes.git.refusals import LFS_WAY_OUT
 from unbroken.remotes.lfs_pointer import LfsPointer
+from unbroken.remotes.transfer import open_source
 from unbroken.store.backend import Writer
 
 _CHUNK = 1 << 20
@@ -41,8 +43,8 @@ class LargeFiles:
 
     def tidy(self) -> None:
         """Remove what killed processes left; half downloads stay, git-lfs goes on from them."""
-        shutil.rmtree(self._folder / "objects", ignore_errors=True)
-        shutil.rmtree(self._folder / "tmp", ignore_errors=True)
+        for name in ("objects", "tmp", "logs"):
+            shutil.rmtree(self._folder / name, ignore_errors=True)
 
     def upload(self, paths: Sequence[Path]) -> list[LfsPointer]:
         """Send the contents of files and return their pointers in the same order; what is there already is not sent again."""
@@ -64,8 +66,7 @@ class LargeFiles:
             return ""
         self.require()
         self._clone.ready_for_git()
-        answer = self._git.transfer("lfs", "fetch", "--include=", "--exclude=", REMOTE, self._commit_of(missing))
-        shutil.rmtree(self._folder / "logs", ignore_errors=True)
+        answer = self._transfer("fetch", "--include=", "--exclude=", REMOTE, self._commit_of(missing))
         return "" if all(self._is_here(pointer) for pointer in missing.values()) else answer.errors
 
     def bring(self, name: str, pointer: LfsPointer) -> None:
@@ -78,7 +79,7 @@ class LargeFiles:
         if "invalid hash" in said or "expected OID" in said:
             raise self._lost(name, pointer, "damaged")
         shown, reason = self._git.address.shown, self._git.last_words(said)
-        raise self._git.refusal(said) or RemoteError(f"{name}: git-lfs cannot fetch it from {shown}: {reason}")
+        raise self._git.lfs_refusal(said) or RemoteError(f"{name}: git-lfs cannot fetch it from {shown}: {reason}")
 
     def pour(self, name: str, pointer: LfsPointer, writer: Writer) -> None:
         """Write a content that is here into `writer` and let go of it; RemoteError if its hash is wrong."""
@@ -99,17 +100,23 @@ class LargeFiles:
         )
 
     def _send(self, oids: Sequence[str]) -> None:
-        answer = self._git.transfer("lfs", "push", "--object-id", REMOTE, *oids)
-        shutil.rmtree(self._folder / "logs", ignore_errors=True)
+        answer = self._transfer("push", "--object-id", REMOTE, *oids)
         if answer.code == 0:
             return
         shown, reason = self._git.address.shown, self._git.last_words(answer.errors)
-        raise self._git.refusal(answer.errors) or RemoteError(f"git-lfs cannot store objects at {shown}: {reason}")
+        raise self._git.lfs_refusal(answer.errors) or RemoteError(f"git-lfs cannot store objects at {shown}: {reason}")
+
+    def _transfer(self, *words: str) -> Answer:
+        try:
+            return self._git.transfer("lfs", *words)
+        finally:
+            # it writes addresses with their passwords there
+            shutil.rmtree(self._folder / "logs", ignore_errors=True)
 
     def _take_in(self, path: Path, aside: Path) -> LfsPointer:
         # copied, so that nothing that happens to the file reaches what is linked to the place's own file
         hasher = hashlib.sha256()
-        with path.open("rb") as source, aside.open("wb") as copy:
+        with open_source(path.name, path) as source, aside.open("wb") as copy:
             while chunk := source.read(_CHUNK):
                 hasher.update(chunk)
                 copy.write(chunk)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from unbroken.errors import RemoteError, RemoteRefused, RemoteUnreachable, UnbrokenError, UsageError
+from unbroken.remotes.addresses import text_without_secrets
 from unbroken.remotes.git.address import Address
 
 LFS_WAY_OUT = "install it (apt install git-lfs, brew install git-lfs or https://git-lfs.com)"
@@ -39,15 +40,19 @@ _NO_SPACE = re.compile(r"No space left on device|Disk quota exceeded|not enough 
 _NOT_FOUND = re.compile(r"[Rr]epository .*not found|Repository or object not found|returned error: 404", re.DOTALL)
 
 
+_LFS_OUT_OF_ORDER = re.compile(r"(?:Fatal error: Server error.*)?from HTTP (5\d\d)|Fatal error: Server error")
+_LFS_MISSING = re.compile(r"Repository or object not found: \S*/objects/batch")
+_NO_NAME = re.compile(r"consists only of disallowed characters|empty ident name")
+
+
 class CloneDamaged(RemoteError):
     """Something fails that may be the fault of our own clone, which can be made again."""
 
 
 def silent(address: Address, seconds: float) -> RemoteUnreachable:
     """Nothing has come for `seconds`."""
-    return RemoteUnreachable(
-        f"nothing answers at {address.shown} within {seconds:g} s: check the address and the network"
-    )
+    check = "its hooks" if address.is_local else "the address and the network"
+    return RemoteUnreachable(f"nothing answers at {address.shown} within {seconds:g} s: check {check}")
 
 
 def refusal(text: str, address: Address, seconds: float) -> UnbrokenError | None:
@@ -56,13 +61,37 @@ def refusal(text: str, address: Address, seconds: float) -> UnbrokenError | None
     `seconds` is how long a connection may be silent.
     """
     text = address.scrubbed(text)
-    causes = (_of_the_place, _of_content, _of_access, _of_a_rule_there)
+    causes = (_of_the_place, _of_content, _of_access, _of_the_branch, _of_a_rule_there)
     found = next((error for cause in causes if (error := cause(text, address))), None)
     return found or (silent(address, seconds) if _TIMED_OUT.search(text) else _of_the_network(text, address))
 
 
-def damaged(text: str, address: Address, clone: Path) -> RemoteError:
+def unreadable(text: str) -> UsageError:
+    """Git does nothing at all, because of the user's own settings."""
+    said = "; ".join(line.strip() for line in text_without_secrets(text).splitlines() if line.strip())
+    return UsageError(_short(f"git cannot read its settings: {said}"))
+
+
+def lfs_refusal(text: str, address: Address, seconds: float) -> UnbrokenError | None:
+    """As `refusal`, for what git-lfs says of a repository that git itself has found."""
+    shown = address.shown
+    if match := _LFS_OUT_OF_ORDER.search(text):
+        status = match[1] or "500"
+        return RemoteError(f"the LFS service of {shown} answers with {status}: run the same command again later")
+    if _LFS_MISSING.search(text):
+        instead = shown.replace("git+lfs:", "git:", 1)
+        other = f", or use {instead} for new objects, which needs none" if instead != shown else ""
+        return RemoteRefused(
+            f"the repository at {shown} has no LFS service, or does not show it to the credentials that git has:"
+            f" turn it on there{other}"
+        )
+    return refusal(text, address, seconds)
+
+
+def damaged(text: str, address: Address, clone: Path) -> UnbrokenError:
     """The error for a failure of our own clone: CloneDamaged, unless a new one would not help."""
+    if _NO_NAME.search(text):
+        return UsageError(f"git takes no such author of commits ({last_words(text, address)}): set user.name in git")
     if _NO_SPACE.search(text):
         return RemoteError(f"no space left for the clone {clone}")
     return CloneDamaged(f"{address.shown}: {last_words(text, address)}; if it stays so, remove {clone}")
@@ -109,6 +138,23 @@ def _of_access(text: str, address: Address) -> UnbrokenError | None:
     return None
 
 
+def _of_the_branch(text: str, address: Address) -> UnbrokenError | None:
+    shown = address.shown
+    if match := re.search(
+        r"^remote:.* 'refs/heads/(\S+)' exists; cannot create 'refs/heads/(\S+)'", text, re.MULTILINE
+    ):
+        return RemoteRefused(
+            f"{shown} cannot have a branch {match[2]} beside its branch {match[1]}, whose name is a part of the other:"
+            " choose another name"
+        )
+    if match := re.search(r"^remote:.* Unable to create '(.*\.lock)': File exists", text, re.MULTILINE):
+        lock = match[1].replace("/./", "/")
+        return RemoteError(
+            f"{shown} keeps the branch locked: if no git command is at work there, remove the file {lock} there"
+        )
+    return None
+
+
 def _of_a_rule_there(text: str, address: Address) -> UnbrokenError | None:
     reason = re.search(r"\[remote rejected\] \((?P<reason>.*)\)$", text, re.MULTILINE)
     if reason is None:
@@ -118,6 +164,8 @@ def _of_a_rule_there(text: str, address: Address) -> UnbrokenError | None:
 
 
 def _of_the_network(text: str, address: Address) -> UnbrokenError | None:
+    if match := re.search(r"returned error: (5\d\d)", text):
+        return RemoteError(f"{address.shown} answers with {match[1]}: run the same command again later")
     if not _UNREACHABLE.search(text):
         return None
     return RemoteUnreachable(

@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from unbroken.errors import NotFound, RemoteError, RunLocked, StorageError, UsageError
+from unbroken.errors import NotFound, RemoteError, RunLocked, StorageError, UnbrokenError, UsageError
+from unbroken.logs import LOGGER
 from unbroken.remotes.contract import TIMEOUT, Item, Put
 from unbroken.remotes.git.address import parse_address
 from unbroken.remotes.git.clone import Clone, folders_of, is_object_name
@@ -20,6 +21,7 @@ from unbroken.remotes.git.environment import Folders
 from unbroken.remotes.git.lfs import LargeFiles
 from unbroken.remotes.git.refusals import CloneDamaged
 from unbroken.remotes.lfs_pointer import LfsPointer, is_lfs_pointer, parse_lfs_pointer
+from unbroken.remotes.transfer import open_source
 from unbroken.store.backend import checked_path
 from unbroken.store.durable import LocalBackend, write_durably
 from unbroken.store.lock import ExclusiveLock
@@ -28,6 +30,8 @@ from unbroken.store.lock import ExclusiveLock
 LOCK_PATIENCE = 120.0
 
 _TRIES = 10
+# tries that fail though the branch stays as it is: another machine holds its lock for moments only
+_TRIES_UNMOVED = 4
 _LONGEST_WAIT = 4.0
 # the process's own generator belongs to the training
 _random = random.SystemRandom()
@@ -54,6 +58,7 @@ class GitRemote:
         self._clone = Clone(Git(self._address, self._folders, timeout))
         self._large_files = LargeFiles(self._clone)
         self._begun = False
+        self._overruled_said = False
 
     @property
     def url(self) -> str:
@@ -93,15 +98,23 @@ class GitRemote:
         ]
 
     def _put(self, files: Mapping[str, Path]) -> Put:
-        for path in files.values():
-            _check_content(path)
+        for name, path in files.items():
+            _check_content(name, path)
         stored: dict[tuple[str, bool], str] = {}
+        refused: UnbrokenError | None = None
+        seen: str | None = None
+        unmoved = 0
         for number in range(_TRIES):
             self._clone.refresh()
+            unmoved = unmoved + 1 if self._clone.tip == seen else 0
+            if refused is not None and unmoved >= _TRIES_UNMOVED:
+                raise refused
+            seen = self._clone.tip
             absent = self._absent(files)
             if not absent:
                 return Put((), tuple(files))
-            if self._clone.push(self._committed({name: files[name] for name in absent}, stored)):
+            refused = self._clone.push(self._committed({name: files[name] for name in absent}, stored))
+            if refused is None:
                 return Put(tuple(absent), tuple(name for name in files if name not in absent))
             time.sleep(_random.uniform(0.0, min(_LONGEST_WAIT, 0.1 * 2**number)))
         raise RemoteError(
@@ -121,6 +134,7 @@ class GitRemote:
         with self._clone.scratch() as scratch:
             commit = NewCommit(self._clone, scratch / "index")
             rules = commit.ensure_rules(files, self._lfs, scratch)
+            self._say_overruled([name for name in files if not rules[name].suffices(self._lfs)])
             for lfs in (False, True):
                 new = [name for name in files if rules[name].is_lfs is lfs and (name, lfs) not in stored]
                 oids = self._stored([files[name] for name in new], lfs, scratch)
@@ -128,6 +142,14 @@ class GitRemote:
             commit.add({name: stored[name, rules[name].is_lfs] for name in files})
             first, *others = files
             return commit.finish(f"Add {first}" + (f" and {len(others)} more" if others else ""))
+
+    def _say_overruled(self, names: list[str]) -> None:
+        if not names or self._overruled_said:
+            return
+        self._overruled_said = True
+        which = names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+        what = "kept out of Git LFS" if self._lfs else "open to conversion of newlines in clones"
+        LOGGER.warning("[REMOTE] WARNING: %s: %s is %s by a .gitattributes of the repository", self.url, which, what)
 
     def _stored(self, paths: list[Path], lfs: bool, scratch: Path) -> list[str]:
         if not lfs or not paths:
@@ -218,8 +240,7 @@ def _check_name(name: str) -> None:
         raise UsageError(f"{name!r} cannot be an object of a git repository: names that begin with .git are git's own")
 
 
-def _check_content(path: Path) -> None:
-    with path.open("rb"):
-        pass
+def _check_content(name: str, path: Path) -> None:
+    open_source(name, path).close()
     if is_lfs_pointer(path):
         raise RemoteError(f"{path} is an LFS pointer without its content: run `git lfs pull` where it lies, then again")
