@@ -151,7 +151,7 @@ class RunFolder:
 
     def store(self, content: dict[str, Any]) -> None:
         """Write `run.yaml` durably."""
-        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        text = yaml.dump(content, Dumper=_WithoutAliases, sort_keys=False, allow_unicode=True)
         write_bytes_durably(self.backend, RUN_FILE, text.encode())
 
     def metadata(self) -> dict[str, Any]:
@@ -188,6 +188,14 @@ class RunFolder:
         for name in present:
             move_aside(backend, name, place)
         return place
+
+
+class _WithoutAliases(yaml.SafeDumper):
+    """Writes what stands in two places twice: a reader on another machine takes no aliases (docs/formats/sync.md)."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Always."""
+        return True
 
 
 def _remove_empty(folders: list[Path]) -> None:

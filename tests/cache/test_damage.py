@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -11,7 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unbroken.cache import Result, ResultCache, inputs
-from unbroken.cache.entry import EntryName, OtherFormat, read_entry, write_entry
+from unbroken.cache.entry import (
+    EntryName,
+    OtherFormat,
+    read_entry,
+    read_record,
+    scenario_in_names,
+    verify_entry,
+    write_entry,
+)
 from unbroken.cache.upkeep import held_entries, verify
 from unbroken.errors import DamagedFile
 from unbroken.remotes.lfs_pointer import LfsPointer
@@ -245,14 +254,14 @@ def test_a_newer_file_format_stays(cache, lines):
     assert "newer than 1" in lines.warnings()[0]
 
 
-def rehashed(content):
-    """The file with right checksums of the zip's commit record and of everything."""
+def rehashed(content, original=SOUND):
+    """The file with right checksums of the zip's commit record and of everything; `original` is that before the change."""
     import struct
     import zlib
 
     from unbroken.store.checkpoint_writer import COMMENT_LENGTH, new_digest
 
-    with zipfile.ZipFile(io.BytesIO(SOUND)) as archive:
+    with zipfile.ZipFile(io.BytesIO(original)) as archive:
         old = zlib.crc32(archive.read("exact/manifest.json"))
     start = content.index(b'{\n "format"')
     new = zlib.crc32(content[start : start + archive.getinfo("exact/manifest.json").file_size])
@@ -265,6 +274,7 @@ def rehashed(content):
 HOSTILE = {
     "arrays without names": lambda facts: facts | {"+": arrays_of([1, 2])},
     "rows of another number": lambda facts: facts | {"+": arrays_of({"x": np.zeros(STEPS + 1)})},
+    "steps without arrays": lambda facts: facts | {"+": arrays_of({})},
     "a number instead of an array": lambda facts: facts | {"+": arrays_of({"x": 3})},
     "an array of objects": lambda facts: facts | {"+": {"exact/arrays.json": OBJECTS, "exact/arrays.bin": bytes(64)}},
     "an array beyond its block": lambda facts: facts | {"+": {"exact/arrays.bin": b""}},
@@ -295,6 +305,50 @@ def test_an_entry_that_is_no_result_is_damaged(cache, lines, change):
     assert same_rows(answer.result, uninterrupted(STEPS))
     (warning,) = lines.warnings()
     assert "cannot be used" in warning
+
+
+def deflated(document):
+    """The same entry with its members compressed and that document of its arrays, with right hashes."""
+    with zipfile.ZipFile(io.BytesIO(SOUND)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist() if name != "exact/manifest.json"}
+        facts = json.loads(archive.read("exact/manifest.json"))
+    backend = MemoryBackend()
+
+    def fill(writer):
+        for name, data in (members | {"exact/arrays.json": document}).items():
+            writer.write_member(name, data, deflate=True)
+        return {key: value for key, value in facts.items() if key not in ("format", "version", "members")}
+
+    write_checkpoint(backend, "a.zip", fill)
+    with backend.open("a.zip") as file:
+        return file.read()
+
+
+@pytest.mark.parametrize("spoilt", [b"", b"0"])
+def test_what_is_compressed_is_damage_and_not_inflated(spoilt):
+    """D5: a small object that becomes large in memory, also where a wrong hash makes the reader look for the culprit."""
+    document = json.dumps({"version": 1, "tree": {"x": [0] * 4}}).encode()
+    bomb = deflated(document[:-1] + b" " * 64_000_000 + b"}")
+    bomb = bomb[: len(bomb) - len(spoilt)] + spoilt
+    for read in (read_entry, verify_entry):
+        backend = holding(bomb)
+        tracemalloc.start()
+        try:
+            with pytest.raises(DamagedFile, match="compressed"):
+                read(backend, NAME)
+            assert tracemalloc.get_traced_memory()[1] < 16_000_000
+        finally:
+            tracemalloc.stop()
+    if not spoilt:
+        with pytest.raises(DamagedFile, match="compressed"):
+            read_record(holding(bomb), NAME)
+
+
+def test_a_newer_file_format_may_compress():
+    """D5: what a later version writes is not called damaged by this one."""
+    newer = deflated(b"{}").replace(b'"version": 1,', b'"version": 2,')
+    with pytest.raises(OtherFormat, match="newer than 1"):
+        read_entry(holding(rehashed(newer, deflated(b"{}"))), NAME)
 
 
 class Touch:
@@ -361,6 +415,34 @@ def test_names_that_are_no_entries():
     for steps in (None, 0, 1, 10**12):
         name = EntryName.of(walk().inputs(), steps)
         assert EntryName.parsed(name.text()) == name
+
+
+@pytest.mark.parametrize("letter", ["\x1b", "\x7f", "\x85", "\x9b", "\u200f", "\u2028", "\u202e", "\u2066", "\ud800"])
+def test_names_hold_nothing_that_a_terminal_obeys(letter):
+    """G3: control characters and those that turn the direction of writing: refused from elsewhere, replaced in our own."""
+    assert EntryName.parsed(NAME.replace("walk", f"wa{letter}lk")) is None
+    assert scenario_in_names(f"wa{letter}lk") == "wa-lk"
+    assert scenario_in_names("é ع\u200c 漢") == "é ع\u200c 漢"
+
+
+def test_what_an_entry_says_of_itself_is_escaped_in_messages(cache, lines):
+    """G3: a format, or the name of a member, that somebody else chose."""
+    with_entry(
+        cache.folder, changed_record(SOUND, lambda facts: facts | {"inputs": facts["inputs"] | {"format": "\x9b2J"}})
+    )
+    walk().ask(cache, STEPS)
+    version = {"exact/arrays.json": b'{"version": "\\u001b[2J"}'}
+    with_entry(cache.folder, changed_record(SOUND, lambda facts: facts | {"+": version}))
+    walk().ask(cache, STEPS)
+    spoilt = changed_record(SOUND, lambda facts: facts | {"+": {"\x9bm": b"abc"}})
+    place = spoilt.index(b"abc")
+    with_entry(cache.folder, spoilt[:place] + b"x" + spoilt[place + 1 :])
+    walk().ask(cache, STEPS)
+    said = "".join(lines.warnings())
+    assert '"\\x9b2J"' in said
+    assert "state format '\\x1b[2J'" in said
+    assert "member \\x9bm cannot be read" in said
+    assert all(line.isprintable() for line in lines.all())
 
 
 def test_other_format_is_a_kind_of_damage():

@@ -155,6 +155,50 @@ def test_a_result_that_is_no_plain_data_is_returned_and_not_saved(cache, lines):
     assert "the result is used all the same" in warning
 
 
+UNSAVED = {
+    "structured": np.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")]),
+    "record": np.rec.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")]),
+    "void": np.zeros(2, "V3"),
+    "objects": np.array([{}], dtype=object),
+    "masked": np.ma.array([1, 2], mask=[False, True]),
+    "of no size": np.zeros(2, np.dtype([("a", "S0"), ("b", "i4")]))["a"],
+}
+
+
+@pytest.mark.parametrize("array", UNSAVED)
+def test_arrays_that_cannot_be_read_back_are_not_saved(cache, lines, array):
+    """Never `Saved` and damaged at the next use, with one more file in quarantine each time."""
+    inputs = Walk().inputs()
+    for _ in range(2):
+        answer = cache.answer(inputs, lambda: Result({"x": UNSAVED[array]}))
+        assert answer.how == "computed"
+        assert answer.result.arrays["x"].tolist() == UNSAVED[array].tolist(), "a mask is not dropped"
+    assert cache.entries(inputs) == []
+    assert not (cache.folder / "quarantine").exists()
+    assert [line for line in lines.warnings() if "not saved: an array" not in line] == []
+    assert len(lines.warnings()) == 2
+
+
+def test_masked_arrays_in_an_end_are_not_saved_either(cache, lines):
+    cache.get_or_compute(Walk().inputs(), lambda: Result({"x": np.zeros(1)}, 1, np.ma.array([1], mask=[True])), steps=1)
+    assert "give its data and its mask as two arrays" in lines.warnings()[0]
+
+
+def test_computed_and_found_facts_are_equal(cache):
+    """D4: nobody's code works at the first run and fails at the second."""
+    facts = {1: (1, 2), "half": np.float64(0.5), "none": None, "nested": {"a": (True,)}}
+    computed, found = (
+        cache.get_or_compute(Walk().inputs(), lambda: Result({"x": np.zeros(1)}, facts=facts)).facts for _ in range(2)
+    )
+    assert computed == found == {"1": [1, 2], "half": 0.5, "none": None, "nested": {"a": [True]}}
+    assert type(computed["half"]) is float
+
+
+def test_steps_without_arrays_are_no_result():
+    with pytest.raises(ValueError, match="needs at least one array"):
+        Result({}, 3)
+
+
 def test_find_computes_nothing(cache):
     walk = Walk()
     assert cache.find(walk.inputs(), 5) is None

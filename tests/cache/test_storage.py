@@ -5,11 +5,15 @@ import errno
 import os
 import shutil
 import stat
+from pathlib import Path
 
 import pytest
 
 from unbroken.cache import ResultCache, alone
+from unbroken.cache.travelling import pull, push
+from unbroken.cache.upkeep import PINNED, find_entry, held_entries, pin, prune, verify
 from unbroken.errors import StorageError
+from unbroken.remotes.folder import FolderRemote
 from unbroken.store.durable import LocalBackend
 from unbroken.store.lock import ExclusiveLock
 from unbroken.testing.backends import OPERATIONS, FaultyBackend
@@ -146,6 +150,80 @@ def test_an_entry_that_cannot_be_read(cache, lines):
     assert not (cache.folder / "quarantine").exists()
     failing[0] = False
     assert Walk().ask(cache, 20).how == "hit"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such files")
+def test_an_entry_without_permission_stays(cache, lines, read_only):
+    """D5: it may belong to another version of the package, so that it is not overwritten, and the result is not kept."""
+    Walk().ask(cache, 20)
+    (path,) = [path for path in cache.folder.iterdir() if path.is_file()]
+    content = path.read_bytes()
+    read_only(cache.folder)
+    for folder in (cache.folder, cache.folder / alone.LOCKS):
+        folder.chmod(0o777)
+    path.chmod(0)
+    with as_somebody_else():
+        assert same_rows(Walk().ask(cache, 20).result, uninterrupted(20))
+    assert "cannot be read" in lines.warnings()[0]
+    assert "not saved: what has the name" in lines.warnings()[1]
+    assert path.read_bytes() == content
+
+
+def readers(folder, place):
+    """What looks after a folder, and travels."""
+    remote = FolderRemote(f"folder:{place}", place)
+    return {
+        "list": lambda: held_entries(folder),
+        "verify": lambda: verify(folder),
+        "find": lambda: find_entry(folder, "abcd"),
+        "prune": lambda: prune(folder, 0),
+        "push": lambda: push(folder, remote),
+        "pull": lambda: pull(folder, remote),
+    }
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such folders")
+@pytest.mark.parametrize("mode", [0o000, 0o444, 0o333])
+@pytest.mark.parametrize("act", readers(Path(), Path()))
+def test_a_folder_that_cannot_be_read_does_not_look_empty(cache, read_only, tmp_path, act, mode):
+    """Nothing silent: neither listed as empty nor found well; a result is computed all the same."""
+    place = tmp_path / "place"
+    Walk().ask(cache, 20)
+    push(cache.folder, FolderRemote(f"folder:{place}", place))
+    read_only(cache.folder)
+    read_only(place)
+    cache.folder.chmod(mode)
+    with as_somebody_else():
+        with pytest.raises(StorageError, match="of the cache cannot be read: Permission denied"):
+            readers(cache.folder, place)[act]()
+        assert same_rows(Walk(7).ask(cache, 20).result, uninterrupted(20, 7))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows says that there is no such folder")
+@pytest.mark.parametrize("act", readers(Path(), Path()))
+def test_a_folder_below_a_file_does_not_look_empty(tmp_path, act):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for folder in (tmp_path / "file" / "cache", tmp_path / "loop"):
+        with pytest.raises(StorageError, match="of the cache cannot be read"):
+            readers(folder, tmp_path)[act]()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such folders")
+def test_pins_that_cannot_be_read_are_no_missing_pins(cache, lines, read_only):
+    """D4: what is pinned is not evicted because its pin cannot be seen."""
+    Walk().ask(cache, 20)
+    (entry,) = held_entries(cache.folder)
+    pin(cache.folder, entry.file)
+    read_only(cache.folder)
+    cache.folder.chmod(0o777)
+    (cache.folder / alone.LOCKS).chmod(0o777)
+    (cache.folder / PINNED).chmod(0)
+    cache.limit_bytes = 1
+    with as_somebody_else():
+        assert Walk(1).ask(cache, 20).how == "computed"
+    assert (cache.folder / entry.file).exists()
+    assert any("nothing is evicted" in line for line in lines.warnings())
 
 
 def test_a_folder_that_cannot_be_locked(cache, lines, monkeypatch):

@@ -3,16 +3,22 @@
 import os
 import shutil
 import signal
+import threading
+from unittest import mock
 
+import numpy as np
 import pytest
 
-from unbroken.cache import ResultCache
+from unbroken.cache import Result, ResultCache, travelling
+from unbroken.cache.alone import alone
 from unbroken.cache.entry import EntryName
 from unbroken.cache.travelling import ARRIVING, PREFIX, pull, push
-from unbroken.cache.upkeep import held_entries, pin, verify
+from unbroken.cache.upkeep import held_entries, pin, prune, verify
 from unbroken.errors import NotFound, RemoteError, RemoteRefused, RemoteUnreachable
 from unbroken.remotes.folder import FolderRemote
 from unbroken.remotes.lfs_pointer import LfsPointer
+from unbroken.store.checkpoint_writer import write_checkpoint
+from unbroken.store.durable import LocalBackend
 from unbroken.testing.remotes import Faults, FaultyRemote, flipped, truncated
 from unbroken.testing.walks import Walk, same_rows, uninterrupted
 
@@ -255,6 +261,230 @@ def test_what_is_damaged_here_is_replaced(laptop, rented):
     rented.hits(0, 1)
 
 
+def test_what_is_damaged_here_in_its_right_size_is_replaced(laptop, rented):
+    """D5: a flipped bit does not show in the listing: what is here is read."""
+    laptop.compute(0, 1)
+    laptop.push()
+    rented.pull()
+    path = rented.file(0)
+    path.write_bytes(flipped(path.read_bytes()))
+    done = rented.pull()
+    assert (done.files, done.present) == ((path.name,), 1)
+    assert rented.files() == laptop.files()
+    assert only((rented.folder / "quarantine").iterdir()).name == path.name
+
+
+def test_a_damaged_longer_entry_is_not_what_the_remote_has(laptop, rented):
+    """D5: the shorter sound one is fetched; the longer one is put aside by its next use."""
+    laptop.compute(0)
+    laptop.push()
+    rented.compute(0, steps=60)
+    path = rented.file(0)
+    path.write_bytes(flipped(path.read_bytes()))
+    assert rented.pull().files == (laptop.file(0).name,)
+    assert path.exists()
+    rented.hits(0)
+
+
+def in_a_later_container(folder, name):
+    """Puts an entry in the place that says to be of a later version of the file's format, which this version cannot check."""
+    (folder / name).unlink(missing_ok=True)
+    with mock.patch("unbroken.store.checkpoint_writer.VERSION", 2):
+        write_checkpoint(LocalBackend(folder), name, lambda writer: {"kind": "cache"})
+    return (folder / name).read_bytes()
+
+
+def test_an_entry_of_a_later_version_here_stays(laptop, rented):
+    """D5: what this version cannot check is not called damaged, not moved and not pushed; it counts as there, and is named."""
+    laptop.compute(0, 1)
+    laptop.push()
+    name = laptop.file(0).name
+    content = in_a_later_container(rented.folder, name)
+    done = rented.pull()
+    assert (done.files, done.present, done.problems) == ((laptop.file(1).name,), 1, ())
+    assert (rented.folder / name).read_bytes() == content
+    assert not (rented.folder / "quarantine").exists()
+    (line,) = [line for line in rented.said if "WARNING" in line]
+    assert line.startswith(f"WARNING: {name} stays here and is not taken from folder:")
+    assert "newer than 1" in line
+    rented.push()
+    assert not any("damaged" in line for line in rented.said)
+
+
+def test_a_longer_entry_is_taken_beside_one_of_a_later_version(laptop, rented):
+    """D5: only the very name is taken."""
+    laptop.compute(0)
+    name = laptop.file(0).name
+    laptop.compute(0, steps=60)
+    laptop.push()
+    content = in_a_later_container(rented.folder, name)
+    assert rented.pull().files == (laptop.file(0).name,)
+    assert (rented.folder / name).read_bytes() == content
+    rented.hits(0, steps=60)
+
+
+def test_an_object_of_a_later_version_is_not_called_damaged(laptop, rented, place):
+    """D5: neither taken nor given a twin."""
+    laptop.compute(0)
+    name = laptop.file(0).name
+    in_a_later_container(place / "cache", name)
+    assert (laptop.push().files, laptop.push().problems) == ((), ())
+    assert list(objects(place)) == [name]
+    assert "gets no twin: " in "".join(laptop.said)
+    assert "newer than 1" in only(rented.pull().problems)
+    rented.compute(0)
+    assert rented.push().files == (), "it was not noted as damaged"
+    assert not any("damaged" in line for line in [*laptop.said, *rented.said])
+
+
+def test_what_cannot_be_read_here_stays(laptop, rented):
+    """D5: it may belong to another version; a folder of that name stands for a file without permission."""
+    laptop.compute(0, 1)
+    laptop.push()
+    name = laptop.file(0).name
+    (rented.folder / name).mkdir(parents=True)
+    done = rented.pull()
+    assert (done.files, done.present) == ((laptop.file(1).name,), 0)
+    assert only(done.problems).startswith(f"{name} stays here and is not taken from folder:")
+    assert (rented.folder / name).is_dir()
+
+
+def test_what_cannot_be_read_is_not_pushed_nor_called_damaged(laptop, place):
+    laptop.compute(0, 1)
+    name = laptop.file(0).name
+    laptop.file(0).unlink()
+    (laptop.folder / name).mkdir()
+    assert only(laptop.push().problems).startswith(f"{name} is not pushed: it cannot be read (")
+    assert list(objects(place)) == [laptop.file(1).name]
+
+
+def spoilt_here(laptop, rented):
+    """An entry at the remote that is truncated on the other machine; its name and its content there."""
+    laptop.compute(0)
+    laptop.push()
+    rented.pull()
+    path = rented.file(0)
+    path.write_bytes(truncated(path.read_bytes()))
+    return path, path.read_bytes()
+
+
+def test_what_is_computed_while_it_is_fetched_is_not_called_damaged(laptop, rented):
+    """D5: between the look at what is here and the arrival, somebody has put the damaged one aside and computed it again."""
+    path, damaged = spoilt_here(laptop, rented)
+    inner = rented.remote.remote.fetch
+
+    def fetch(name, target):
+        inner(name, target)
+        rented.compute(0)
+
+    rented.remote.remote.fetch = fetch
+    rented.said.clear()
+    done = rented.pull()
+    assert (done.files, done.problems) == ((path.name,), ())
+    assert not any("WARNING" in line for line in rented.said)
+    assert only((rented.folder / "quarantine").iterdir()).read_bytes() == damaged
+    assert path.read_bytes() == laptop.file(0).read_bytes()
+
+
+def test_what_comes_while_it_is_fetched_and_belongs_to_a_later_version_stays(laptop, rented):
+    """D5: the same with what this version may not touch."""
+    path, _ = spoilt_here(laptop, rented)
+    inner = rented.remote.remote.fetch
+    content = []
+
+    def fetch(name, target):
+        inner(name, target)
+        content.append(in_a_later_container(rented.folder, path.name))
+
+    rented.remote.remote.fetch = fetch
+    done = rented.pull()
+    assert done.files == ()
+    assert path.read_bytes() == only(content)
+    assert not (rented.folder / "quarantine").exists()
+    assert any("stays here and is not taken" in line for line in rented.said)
+
+
+def test_nobody_computes_an_entry_while_it_is_put_aside(laptop, rented, lines, monkeypatch):
+    """D5: whoever wants it at that moment waits, and finds the one that arrived."""
+    path, damaged = spoilt_here(laptop, rented)
+    answers, inner = [], travelling.move_aside
+    other = threading.Thread(target=lambda: answers.append(Walk(0).ask(ResultCache(rented.folder), STEPS)))
+
+    def move_aside(*arguments):
+        other.start()
+        while not answers and not any("Waiting for" in line for line in lines.all()):
+            other.join(0.01)
+        return inner(*arguments)
+
+    monkeypatch.setattr(travelling, "move_aside", move_aside)
+    assert rented.pull().files == (path.name,)
+    other.join()
+    assert only(answers).how == "hit"
+    assert only((rented.folder / "quarantine").iterdir()).read_bytes() == damaged
+    assert path.read_bytes() == laptop.file(0).read_bytes()
+
+
+def test_an_entry_that_is_evicted_before_it_is_put_aside(laptop, rented, monkeypatch):
+    """D4: pruning takes no locks: there is nothing to put aside any more, and the pull goes on."""
+    path, _ = spoilt_here(laptop, rented)
+    inner = travelling.move_aside
+
+    def move_aside(*arguments):
+        prune(rented.folder, 0)
+        return inner(*arguments)
+
+    monkeypatch.setattr(travelling, "move_aside", move_aside)
+    assert rented.pull().files == (path.name,)
+    assert rented.files() == laptop.files()
+
+
+def test_a_pull_does_not_wait_for_a_computation(laptop, rented):
+    """D5: who trains for hours holds the lock, and needs none of what this machine fetches."""
+    laptop.compute(0, 1)
+    laptop.push()
+    with alone(rented.folder, Walk(0).inputs().fingerprint, lambda owner: None):
+        assert len(rented.pull().files) == 2
+    rented.hits(0, 1)
+
+
+def test_a_shorter_entry_goes_when_a_longer_one_arrives(laptop, rented):
+    """D2, D4: as with an extension, so that both do not count towards the limit; a pinned one stays."""
+    rented.compute(0, 1)
+    short = rented.file(1).name
+    pin(rented.folder, short)
+    laptop.compute(0, 1, steps=60)
+    laptop.push()
+    rented.pull()
+    assert set(rented.files()) == {*laptop.files(), short}
+    rented.hits(0, 1, steps=60)
+
+
+def test_a_shorter_entry_that_a_longer_one_does_not_replace_stays(laptop, rented):
+    """D2: computed elsewhere, or without an end to go on from, the longer one serves only requests of up to its length."""
+    walk = Walk(0)
+    walk.ask(rented.cache, STEPS, walk.inputs(numpy="1"))
+    rented.compute(1)
+    before = rented.files()
+    laptop.compute(0, steps=60)
+    endless = Result({"positions": np.zeros(60)}, 60)
+    laptop.cache.get_or_compute(Walk(1).inputs(), lambda: endless, steps=60)
+    laptop.push()
+    assert len(rented.pull().files) == 2
+    assert before.items() <= rented.files().items()
+    answer = walk.ask(rented.cache, 80, walk.inputs(numpy="1"))
+    assert answer.how == "extended"
+
+
+def test_a_shorter_entry_stays_where_the_longer_one_is_damaged(laptop, rented):
+    rented.compute(0)
+    before = rented.files()
+    laptop.compute(0, steps=60)
+    laptop.push()
+    rented.remote.faults = Faults(spoil=flipped)
+    assert len(rented.pull().problems) == 1
+    assert rented.files() == before
+
+
 def test_foreign_objects_are_left_alone(laptop, rented, place):
     """A remote may hold runs and other things: only entries under `cache/` are looked at."""
     laptop.compute(0)
@@ -458,6 +688,23 @@ def test_an_entry_that_is_evicted_while_it_is_pushed(laptop, place):
     assert len(objects(place)) == 2
 
 
+def test_an_entry_that_is_evicted_while_it_gets_a_name_for_its_twin(laptop, place):
+    """D4: the object at the remote is damaged, and what could heal it goes meanwhile."""
+    laptop.compute(0, 1)
+    laptop.push()
+    path = place / "cache" / laptop.file(0).name
+    path.write_bytes(truncated(path.read_bytes()))
+    gone, inner = laptop.file(0), laptop.remote.remote.fetch
+
+    def fetch(name, target):
+        gone.unlink(missing_ok=True)
+        return inner(name, target)
+
+    laptop.remote.remote.fetch = fetch
+    done = laptop.push()
+    assert (done.files, done.present, done.problems) == ((), 1, ())
+
+
 PULL = """
 from unbroken.cache.travelling import pull
 from unbroken.remotes.folder import FolderRemote
@@ -534,6 +781,8 @@ def test_names_at_the_remote_lead_nowhere_else(laptop, rented, place):
         f".{good}",
         f"\x00{good}",
         f"{good}\n",
+        f"\x9b2J{good}",
+        f"\u202e{good}",
     ]
     inner = rented.remote.remote.items
     rented.remote.remote.items = items

@@ -3,11 +3,12 @@
 import os
 import time
 
+import numpy as np
 import pytest
 
-from unbroken.cache import Inputs, Result, ResultCache
-from unbroken.cache.settings import default_cache, size_bytes, size_limit
-from unbroken.cache.upkeep import explain, find_entry, held_entries, pin, pins, prune, pruned, unpin, verify
+from unbroken.cache import Inputs, Result, ResultCache, upkeep
+from unbroken.cache.settings import cache_folder, default_cache, size_bytes, size_limit
+from unbroken.cache.upkeep import explain, find_entry, held_entries, nearest, pin, pins, prune, pruned, unpin, verify
 from unbroken.errors import ConfigurationError, NotFound, UsageError
 from unbroken.testing.walks import Walk
 
@@ -197,6 +198,63 @@ def test_sizes(text, expected):
 def test_what_is_no_size(text):
     with pytest.raises(ConfigurationError, match="is not a size; write 500MB, 2GB"):
         size_bytes(text)
+
+
+@pytest.mark.parametrize("text", ["9" * 400, f"{'9' * 400}TB", f"{'9' * 300}TiB"])
+def test_a_size_beyond_numbers(text):
+    with pytest.raises(ConfigurationError, match="more than there is; write 500MB"):
+        size_bytes(text)
+
+
+def test_an_empty_limit_is_no_size(monkeypatch):
+    """Of a script whose variable is empty: nothing is evicted by a limit that nobody gave."""
+    with pytest.raises(ConfigurationError, match="'' is not a size"):
+        size_limit("")
+    monkeypatch.setenv("UNBROKEN_CACHE_LIMIT", "")
+    assert size_limit() == 5 * 10**9
+
+
+def test_a_home_that_nobody_has(monkeypatch):
+    """Bad input, and no mistake of ours."""
+    with pytest.raises(UsageError, match="~nobody-of-that-name/x: no home folder of that user"):
+        cache_folder("~nobody-of-that-name/x")
+    monkeypatch.setenv("UNBROKEN_CACHE_DIR", "~nobody-of-that-name")
+    with pytest.raises(UsageError, match="name the folder in full"):
+        default_cache()
+
+
+def test_an_entry_that_goes_while_all_are_verified_is_not_damaged(cache, monkeypatch):
+    """D4: another process prunes at any time."""
+    Walk(0).ask(cache, 20)
+    Walk(1).ask(cache, 20)
+    listed = held_entries(cache.folder)
+    monkeypatch.setattr(upkeep, "held_entries", lambda folder: listed)
+    (cache.folder / listed[0].file).unlink()
+    assert [(one.file, one.word) for one in verify(cache.folder)] == [(listed[1].file, "ok")]
+
+
+def test_what_others_wrote_is_shown_with_escapes(cache):
+    """G3: places, values, names of sources and contexts of an entry that came from elsewhere reach a terminal."""
+    evil = "a\x1b[2J\n\x9b31m\u202e"
+    for number in (1, 2):
+        inputs = Inputs("walk", "rl", {evil: number, "text": evil * number}, {f"{evil}.py": str(number)}, {evil: evil})
+        cache.get_or_compute(inputs, lambda own=number: Result({"x": np.zeros(own)}, own), steps=number)
+        file = cache.entries(inputs)[0].text()
+    first, second = (entry.file for entry in held_entries(cache.folder))
+    text = explain(cache.folder, first, second).text()
+    assert f"{ascii(evil)[1:-1]}: 1 -> 2" in text.splitlines()
+    assert all(line.isprintable() for line in text.splitlines())
+    found = nearest(cache.folder, Inputs("walk", "rl", {"other": 1}))
+    assert found.isprintable()
+    assert "changed: a\\x1b[2J" in found
+    other = Inputs("walk", "rl", dict(inputs.values), dict(inputs.sources), {"numpy": "9"})
+    elsewhere = ResultCache(cache.folder / "elsewhere")
+    elsewhere.get_or_compute(other, lambda: Result({"x": np.zeros(5)}, 5), steps=5)
+    longer = elsewhere.entries(other)[0].text()
+    (elsewhere.folder / longer).rename(cache.folder / longer)
+    text = explain(cache.folder, file, longer).text()
+    assert "Computed in different places (a\\x1b" in text
+    assert all(line.isprintable() for line in text.splitlines())
 
 
 def test_the_default_cache(tmp_path, monkeypatch):

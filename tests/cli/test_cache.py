@@ -2,9 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 
-from unbroken.cache import ResultCache, inputs
+from unbroken.cache import Result, ResultCache, inputs
 from unbroken.cache.upkeep import held_entries
 from unbroken.testing.walks import Walk
 
@@ -141,6 +142,9 @@ def test_what_cannot_travel_shows_in_the_exit_code(command, filled, folder, tmp_
         (("explain", "ffff", "eeee"), 66, "there is no entry 'ffff'"),
         (("verify", "walk_x.zip"), 66, "there is no entry 'walk_x.zip'"),
         (("unpin", "ffffffff"), 66, "there is no entry"),
+        (("prune", "--limit", ""), 2, "'' is not a size"),
+        (("prune", "--limit", "9" * 400), 2, "more than there is"),
+        (("list", "--cache-dir", "~nobody-of-that-name/x"), 2, "no home folder of that user"),
         (("prune", "--limit", "lots"), 2, "'lots' is not a size; write 500MB, 2GB or 1.5GiB"),
         (("push", "folderr:x"), 2, "Did you mean folder:PATH?"),
         (("pull", "nowhere"), 2, "'nowhere' is no remote"),
@@ -172,6 +176,34 @@ def test_a_cache_of_an_older_version(command, filled, folder, monkeypatch):
     assert ended.code == 65
     assert ended.error_lines == [f"error: {old} has cache format 0, this version reads 1: it is of no use any more"]
     assert (folder / old).exists()
+
+
+@pytest.mark.parametrize("words", [("list",), ("verify",), ("prune",), ("push", "folder:."), ("pull", "folder:.")])
+def test_a_folder_that_cannot_be_read_is_an_error(command, tmp_path, words):
+    """Nothing silent: not `0 entries` and exit code 0."""
+    (tmp_path / "file").touch()
+    ended = command(*words, "--cache-dir", "file/cache")
+    assert ended.code == 74
+    assert ended.error_lines[0].startswith("error: ")
+    assert "of the cache cannot be read" in ended.error_lines[0]
+
+
+def test_verify_counts(command, filled, folder):
+    assert command("verify").out.splitlines()[-1] == "3 entries read, 0 damaged, in cache"
+    (folder / filled["one"].text()).write_bytes(b"")
+    assert command("verify").out.splitlines()[-1] == "3 entries read, 1 damaged, in cache"
+    assert command("verify", short("zero")).out.splitlines()[-1] == "1 entry read, 0 damaged, in cache"
+    assert command("verify", "--cache-dir", "none").out == "0 entries read, 0 damaged, in none\n"
+
+
+def test_show_escapes_what_others_wrote(command, folder):
+    """G3: an entry from elsewhere does not command the terminal."""
+    cache = ResultCache(folder)
+    made = inputs.Inputs("walk", "rl", {"a\x1b[2J": "\x9b31m\u202e\x85"})
+    cache.get_or_compute(made, lambda: Result({"x": np.zeros(2)}))
+    shown = command("show", made.short).out
+    assert all(line.isprintable() for line in shown.split("\n"))
+    assert "file: walk_" in shown
 
 
 def test_a_wrong_limit_in_the_environment(unbroken, filled):

@@ -15,15 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from unbroken.cache.inputs import FORMAT, Inputs, Kind, fingerprint_of
-from unbroken.cache.result import Result
+from unbroken.cache.inputs import FORMAT, Inputs, Kind, fingerprint_of, printable, shown
+from unbroken.cache.result import Result, as_kept
 from unbroken.capture.codec import decode, encode
 from unbroken.errors import DamagedFile, NotFound
 from unbroken.remotes.lfs_pointer import is_lfs_pointer
 from unbroken.store.backend import FileBackend, name_of
 from unbroken.store.checkpoint_file import CheckpointFile, CheckpointWriter, ForeignFile, NewerFormat, write_checkpoint
 
-_UNUSABLE = r'[\x00-\x1f\x7f/\\:*?"<>|]'
+# no file name on some system, or read as something else than a letter by a terminal: control characters of ASCII and Latin-1, those
+# that turn the direction of writing, line ends, halves of characters
+_UNUSABLE = r'[/\\:*?"<>|\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]'  # see cache.md
 _NAME = re.compile(
     r"(?P<scenario>.+)_(?P<short>[0-9a-f]{8})_(?P<kind>baseline|rl)_cache_"
     r"(?:(?P<steps>0|[1-9][0-9]*)_steps_)?(?P<rest>[0-9a-f]{24})\.zip"
@@ -111,7 +113,7 @@ def write_entry(backend: FileBackend, inputs: Inputs, result: Result) -> str:
     name = EntryName.of(inputs, result.steps).text()
 
     def fill(writer: CheckpointWriter) -> dict[str, Any]:
-        _write(writer, _ARRAYS, {name: np.asarray(array) for name, array in result.arrays.items()})
+        _write(writer, _ARRAYS, {name: as_kept(array) for name, array in result.arrays.items()})
         if result.end is not None:
             _write(writer, _END, result.end)
         return {
@@ -129,7 +131,7 @@ def write_entry(backend: FileBackend, inputs: Inputs, result: Result) -> str:
 
 def read_entry(backend: FileBackend, name: str) -> tuple[EntryRecord, Result]:
     """An entry's record and result, every byte of the file checked. Raises DamagedFile, OtherFormat or NotFound."""
-    with CheckpointFile(backend, name) as file:
+    with _opened(backend, name) as file:
         record = _verified(file)
         arrays = _read(file, _ARRAYS)
         end = _read(file, _END) if record.can_extend else None
@@ -143,14 +145,18 @@ def read_entry(backend: FileBackend, name: str) -> tuple[EntryRecord, Result]:
 
 def read_record(backend: FileBackend, name: str) -> EntryRecord:
     """What an entry says of itself; its arrays are not read. Errors as `read_entry`."""
-    with CheckpointFile(backend, name) as file:
+    with _opened(backend, name) as file:
         return _record(file)
 
 
 def verify_entry(backend: FileBackend, name: str) -> EntryRecord:
     """Read every byte of an entry and compare it with its hashes and its name. Errors as `read_entry`."""
-    with CheckpointFile(backend, name) as file:
+    with _opened(backend, name) as file:
         return _verified(file)
+
+
+def _opened(backend: FileBackend, name: str) -> CheckpointFile:
+    return CheckpointFile(backend, name, stored_only=True)
 
 
 def _verified(file: CheckpointFile) -> EntryRecord:
@@ -175,7 +181,9 @@ def _record(file: CheckpointFile) -> EntryRecord:
         way_out = (
             "upgrade unbroken to use it" if isinstance(found, int) and found > FORMAT else "it is of no use any more"
         )
-        raise OtherFormat(f"{name} has cache format {found}, this version reads {FORMAT}: {way_out}")
+        raise OtherFormat(f"{name} has cache format {shown(found)}, this version reads {FORMAT}: {way_out}")
+    if compressed := file.compressed():
+        raise _damaged(name, f"its member {shown(compressed[0])} is compressed, and entries are stored as they are")
     context, facts = manifest.get("context"), manifest.get("facts")
     if not isinstance(context, dict) or not isinstance(facts, dict):
         raise _damaged(name, "its commit record has a wrong form")
@@ -225,4 +233,4 @@ def reason_of(error: DamagedFile, path: Path) -> str:
         return "it is a Git LFS pointer, its content was never fetched ('git lfs pull' fetches it)"
     if isinstance(error, ForeignFile):
         return "it is no entry but a file of something else"
-    return str(error).partition("is damaged: ")[2] or str(error)
+    return printable(str(error).partition("is damaged: ")[2] or str(error))

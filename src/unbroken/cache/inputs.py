@@ -37,12 +37,12 @@ class Difference:
     def text(self) -> str:
         """For people. Of a source file only that it differs: nobody can read a hash."""
         if self.place.startswith(_SOURCES):
-            name = self.place.removeprefix(_SOURCES)
+            name = printable(self.place.removeprefix(_SOURCES))
             sides = [value is Absent.ABSENT for value in (self.first, self.second)]
             return (
                 f"{name}: only in the {'second' if sides[0] else 'first'}" if any(sides) else f"{name}: other content"
             )
-        return f"{self.place.removeprefix('values.')}: {_shown(self.first)} -> {_shown(self.second)}"
+        return f"{printable(self.place.removeprefix('values.'))}: {shown(self.first)} -> {shown(self.second)}"
 
     def plain(self) -> dict[str, Any]:
         """As plain data; the side that is absent has no key."""
@@ -116,6 +116,12 @@ def _text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
 
-def _shown(value: Any) -> str:
-    text = value.value if isinstance(value, Absent) else json.dumps(value, ensure_ascii=False)
+def shown(value: Any) -> str:
+    """A plain value for people, at most 60 characters, all of them printable."""
+    text = value.value if isinstance(value, Absent) else printable(json.dumps(value, ensure_ascii=False))
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def printable(text: str) -> str:
+    """The text with escapes for what a terminal might obey or not show; entries of others hold any characters."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

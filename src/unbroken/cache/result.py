@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,7 +19,8 @@ class Result:
 
     `end` is the state after the last step as plain data and arrays (`capture.codec`), None where nobody can go on from it.
     `facts` are plain data about the result that do not depend on where or when it was computed, and with `steps` not on how many.
-    `context` is where it was: see `Inputs.context`. Arrays of a result that a cache gave are read-only.
+    `context` is where it was: see `Inputs.context`. Arrays of a result that a cache gave are read-only, and its facts are what JSON
+    makes of them: keys are text, tuples are lists. Raises ValueError for steps without arrays, or with another number of rows.
     """
 
     arrays: Mapping[str, NDArray[Any]]
@@ -29,6 +31,8 @@ class Result:
 
     def __post_init__(self) -> None:
         if self.steps is not None:
+            if self.steps and not self.arrays:
+                raise ValueError(f"a result of {self.steps} steps needs at least one array")
             wrong = {name: len(array) for name, array in self.arrays.items() if len(array) != self.steps}
             if wrong:
                 raise ValueError(f"a result of {self.steps} steps needs as many rows in every array, not {wrong}")
@@ -55,12 +59,28 @@ class Result:
         return Result(arrays, self.steps + more.steps, more.end, more.facts, self.context)
 
     def sealed(self, context: Mapping[str, str]) -> Result:
-        """The same with read-only views of its arrays and that context."""
-        views = {name: np.asarray(array).view() for name, array in self.arrays.items()}
+        """The same as an entry gives it back: with that context, read-only views of its arrays, and facts as JSON has them.
+
+        What no entry can hold, which is facts that are no JSON and masks, stays as it is.
+        """
+        views = {name: as_kept(array).view() for name, array in self.arrays.items()}
         for view in views.values():
             view.flags.writeable = False
-        return replace(self, arrays=views, context=context)
+        return replace(self, arrays=views, facts=_as_json(self.facts), context=context)
 
     def digest(self) -> str:
         """Hash of the arrays: equal texts mean equal bits, whatever computed them."""
-        return digest({name: np.asarray(array) for name, array in self.arrays.items()})
+        return digest({name: as_kept(array) for name, array in self.arrays.items()})
+
+
+def as_kept(array: Any) -> NDArray[Any]:
+    """A plain array of what was given, but for a mask, which nothing here may drop."""
+    return array if isinstance(array, np.ma.MaskedArray) else np.asarray(array)
+
+
+def _as_json(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(json.dumps(dict(facts)))
+    except (TypeError, ValueError, RecursionError):
+        return facts
+    return found

@@ -14,10 +14,10 @@ from unbroken import logs
 from unbroken.cache.alone import alone
 from unbroken.cache.context import context_differences
 from unbroken.cache.entry import EntryName, OtherFormat, read_entry, read_record, reason_of, write_entry
-from unbroken.cache.inputs import Inputs, Kind
+from unbroken.cache.inputs import Inputs, Kind, printable
 from unbroken.cache.result import Result
 from unbroken.cache.upkeep import nearest, prune
-from unbroken.errors import DamagedFile, NotFound
+from unbroken.errors import DamagedFile, NotFound, StorageError
 from unbroken.store.backend import FileBackend
 from unbroken.store.durable import LocalBackend, is_leftover, move_aside, remove_leftovers
 
@@ -86,7 +86,7 @@ class ResultCache:
                 return self._hit(inputs, steps, locked=True)
 
     def entries(self, inputs: Inputs) -> list[EntryName]:
-        """Entries of these inputs, those with fewest steps first."""
+        """Entries of these inputs, those with fewest steps first; none where the folder does not say what is in it."""
         ending, short = f"{inputs.fingerprint[8:]}.zip", f"_{inputs.short}_{inputs.kind}_cache_"
         parsed = (EntryName.parsed(name) for name in _names(self.folder) if name.endswith(ending) and short in name)
         own = [entry for entry in parsed if entry is not None and entry.fingerprint == inputs.fingerprint]
@@ -183,14 +183,16 @@ class ResultCache:
                 continue
             if dict(found.context) == dict(inputs.context):
                 return found
-            different = context_differences(found.context, inputs.context)
+            different = printable(context_differences(found.context, inputs.context))
             self.say(inputs.kind, f"{entry.text()} is not extended: computed elsewhere ({different})")
         return None
 
     def _miss(self, inputs: Inputs) -> str:
         what = f"No cache found for {inputs.scenario} with config {inputs.short}"
-        found = nearest(self.folder, inputs)
-        return f"{what} ({found})" if found else what
+        with contextlib.suppress(OSError):
+            found = nearest(self.folder, inputs)
+            return f"{what} ({found})" if found else what
+        return what
 
     def _save(self, inputs: Inputs, result: Result, replaced: EntryName | None, problem: str | None) -> None:
         """Keep a result; `problem` is why it was computed without a lock, None if it was with one."""
@@ -198,9 +200,9 @@ class ResultCache:
         try:
             if problem is None:
                 self._remove_leftovers(inputs)
-            self._keep_other_format(name)
+            self._require_own(name)
             write_entry(self.backend, inputs, result)
-        except (OSError, TypeError, ValueError) as error:
+        except (OSError, TypeError, ValueError, RecursionError) as error:
             self._warn(inputs.kind, f"not saved: {error}; the result is used all the same")
             return
         what = "the result" if result.steps is None else f"{result.steps} states"
@@ -220,23 +222,34 @@ class ResultCache:
         if any(is_leftover(name) and ending in name for name in _names(self.folder)):
             remove_leftovers(self.backend, "", lambda name: name.endswith(ending))
 
-    def _keep_other_format(self, name: str) -> None:
-        """Raises OtherFormat where another version of the package has an entry of that name."""
+    def _require_own(self, name: str) -> None:
+        """Raises OtherFormat or StorageError where the name belongs to another version of the package, or may do so."""
         try:
             read_record(self.backend, name)
         except OtherFormat as error:
             raise OtherFormat(f"{name} belongs to another version of unbroken") from error
-        except (DamagedFile, OSError):
+        except (DamagedFile, NotFound):
             return
+        except OSError as error:
+            if self.backend.exists(name):
+                raise StorageError(
+                    f"what has the name {name} cannot be read ({error.strerror or error}); make it readable, or remove it"
+                ) from error
 
     def _shrink(self, kind: Kind, newest: str) -> None:
         if self.limit_bytes is None:
             return
-        for gone in prune(self.folder, self.limit_bytes, spared=frozenset({newest})):
+        try:
+            evicted = prune(self.folder, self.limit_bytes, spared=frozenset({newest}))
+        except OSError as error:
+            self._warn(kind, f"nothing is evicted, though the cache is limited: {error}")
+            return
+        for gone in evicted:
             self.say(kind, f"Evicted {gone.file}: the cache is limited to {logs.human_size(self.limit_bytes)}")
 
 
 def _names(folder: Path) -> list[str]:
+    # what is in a folder that cannot be read is computed, and the attempt to save it says what is wrong
     try:
         with os.scandir(folder) as found:
             return [entry.name for entry in found]

@@ -21,10 +21,10 @@ from typing import Any
 
 from unbroken import logs
 from unbroken.cache.alone import alone
-from unbroken.cache.entry import EntryName
+from unbroken.cache.entry import EntryName, read_record
 from unbroken.cache.result_cache import QUARANTINE
-from unbroken.cache.upkeep import Held, checked, held_entries
-from unbroken.errors import NotFound, RemoteError, RemoteRefused, RemoteUnreachable
+from unbroken.cache.upkeep import Checked, Held, checked, held_entries
+from unbroken.errors import DamagedFile, NotFound, RemoteError, RemoteRefused, RemoteUnreachable
 from unbroken.remotes.contract import Put, Remote
 from unbroken.remotes.transfer import require_listed
 from unbroken.store.durable import LocalBackend, move_aside, write_bytes_durably
@@ -70,7 +70,8 @@ def push(folder: Path, remote: Remote, say: Say = log) -> Travelled:
     """Copy the longest entry of each fingerprint that the remote lacks, all in one `put`.
 
     Damaged entries stay here and are named. Where the remote has an entry in another size, it is fetched and checked; a damaged one
-    gets a twin. Raises what the remote raises; what got there by then stays there, and the same call goes on.
+    gets a twin. Raises what the remote raises, and StorageError where the folder cannot be read; what got there by then stays
+    there, and the same call goes on.
     """
     with _travel(folder, remote, say) as travel:
         leaving: dict[str, Held] = {}
@@ -79,7 +80,7 @@ def push(folder: Path, remote: Remote, say: Say = log) -> Travelled:
             name = travel.missing_name(entry)
             if name is not None and travel.may_leave(entry):
                 leaving[PREFIX + name] = entry
-        kept = len(travel.problems) + travel.n_other
+        kept = len(travel.problems) + travel.n_passed_over
         if leaving:
             say(f"Pushing {len(leaving)} of {len(own)} entries ({_size(leaving.values())}) to {remote.url}")
             if not travel.there:
@@ -94,22 +95,27 @@ def push(folder: Path, remote: Remote, say: Say = log) -> Travelled:
 def pull(folder: Path, remote: Remote, say: Say = log) -> Travelled:
     """Fetch the longest sound entry of each fingerprint that is longer than what is here, or in place of what is damaged here.
 
-    What arrives damaged is named and not taken. Raises what the remote raises where it does not answer or refuses, and OSError
-    where this disk fails; what arrived by then stays, and the same call goes on.
+    What is here is read whole for that (milliseconds each). Shorter entries that the longer one makes useless go, unless pinned.
+    What belongs to another version of the package, or cannot be read, keeps its name and is said. What arrives damaged is named and
+    not taken. Raises what the remote raises where it does not answer or refuses, and OSError where this disk fails; what arrived by
+    then stays, and the same call goes on.
     """
     with _travel(folder, remote, say) as travel:
         here = _by_fingerprint(held_entries(folder))
         wanted = {
             fingerprint: missing
             for fingerprint, objects in travel.there.items()
-            if (missing := [one for one in objects if not travel.is_here(one, here.get(fingerprint, []))])
+            if (missing := travel.missing(objects, here.get(fingerprint, [])))
         }
         if wanted:
             say(f"Pulling {len(wanted)} of {len(travel.there)} entries from {remote.url}")
         taken = [one for missing in wanted.values() if (one := travel.take_first(missing)) is not None]
+        for one in taken:
+            travel.remove_shorter(one, here.get(one.name.fingerprint, []))
         travel.tidy()
         files, size = [one.name.text() for one in taken], sum(one.size for one in taken)
-        return _said(say, travel, "Pulled", files, size, len(travel.there) - len(wanted))
+        present = len(travel.there) - len(wanted) - travel.n_passed_over
+        return _said(say, travel, "Pulled", files, size, present)
 
 
 @dataclass(frozen=True)
@@ -136,7 +142,7 @@ class _Travel:
     arriving: str
     there: Mapping[str, list[_Object]]
     problems: list[str] = field(default_factory=list)
-    n_other: int = 0
+    n_passed_over: int = 0  # entries that do not travel and are not there either
     _interrupted: set[str] = field(default_factory=set)
 
     @property
@@ -151,43 +157,75 @@ class _Travel:
         if any(one.size == entry.size or one.name.steps != entry.name.steps for one in twins):
             return None
         for one in twins:
-            problem = self._arrived(one)
+            found = self._arrived(one)
             self._discard(one)
-            if problem is None:
+            if found.word == "other":
+                self.say(f"WARNING: {one.file} stays at {self.remote.url} and gets no twin: {found.problem}")
+            if not found.is_lost:
                 return None  # that of another machine
-            self.say(f"WARNING: {one.file} is damaged at {self.remote.url}: {problem}; pushed again under another name")
-        return _free_name(self.folder / entry.file, {one.file for one in objects})
+            self.say(
+                f"WARNING: {one.file} is damaged at {self.remote.url}: {found.problem}; pushed again under another name"
+            )
+        try:
+            return _free_name(self.folder / entry.file, {one.file for one in objects})
+        except FileNotFoundError:  # evicted meanwhile
+            self.n_passed_over += 1
+            return None
 
     def may_leave(self, entry: Held) -> bool:
         """Whether the entry is sound; a damaged one is a problem."""
         found = checked(self.folder, entry.file)
-        if found.other_format:
-            self.n_other += 1
-        elif found.problem is not None:
+        if found.is_damaged:
             self._problem(f"{entry.file} is damaged here: {found.problem}; not pushed, its next use computes it again")
+        elif found.is_lost:
+            self._problem(f"{entry.file} is not pushed: {found.problem}")
+        elif found.problem is not None:
+            self.n_passed_over += 1
         return found.problem is None
 
-    def is_here(self, one: _Object, held: list[Held]) -> bool:
-        """Whether this machine has what the object has; of its own name only if that is sound, where the size says otherwise."""
-        return any(
-            entry.name.serves(one.name.steps)
-            and (entry.name != one.name or entry.size == one.size or checked(self.folder, entry.file).problem is None)
-            for entry in held
-        )
+    def missing(self, objects: list[_Object], held: list[Held]) -> list[_Object]:
+        """The objects that this machine has neither sound, whole or as a part, nor something in place of that must stay."""
+        useful = [entry for entry in held if any(entry.name.serves(one.name.steps) for one in objects)]
+        found = {entry.name: checked(self.folder, entry.file) for entry in useful}
+        sound = [name for name, here in found.items() if here.problem is None]
+        left = [one for one in objects if not any(name.serves(one.name.steps) for name in sound)]
+        staying = {one.name for one in left if one.name in found and not _may_go(found[one.name])}
+        for name in staying:
+            self._say_staying(found[name])
+        rest = [one for one in left if one.name not in staying]
+        if not rest and any(found[name].is_lost for name in staying):
+            self.n_passed_over += 1
+        return rest
 
     def take_first(self, objects: list[_Object]) -> _Object | None:
         """Fetch the first of the objects that is sound, and give it its name here; None if none is, which is a problem."""
         lines = []
         for one in objects:
-            problem = self._arrived(one)
+            problem = self._arrived(one).problem
             if problem is None:
-                self._place(one)
-                return one
+                return one if self._is_placed(one) else None
             self._discard(one)
             lines.append(f"{one.file} is not taken from {self.remote.url}: {problem}")
             self.say(f"WARNING: {lines[-1]}")
         self.problems += lines[:1]
         return None
+
+    def remove_shorter(self, one: _Object, held: list[Held]) -> None:
+        """Remove entries of which the object that arrived has all, unless pinned."""
+        for entry in held:
+            few, many = entry.name.steps or 0, one.name.steps or 0
+            if 0 < few < many and not entry.pinned and self._has_all_of(one.name.text(), entry.file):
+                with contextlib.suppress(OSError):
+                    self.backend.remove(entry.file)
+                    self.say(f"Removed {entry.file}: the longer one that arrived has all of it")
+
+    def _has_all_of(self, longer: str, shorter: str) -> bool:
+        try:
+            one, other = (read_record(self.backend, name) for name in (longer, shorter))
+        except (DamagedFile, OSError):
+            return False
+        # rows of another context may differ in the last bit, and nobody here goes on from their end
+        return one.context == other.context and (one.can_extend or not other.can_extend)
 
     def tidy(self) -> None:
         """Remove what earlier interruptions left of objects that nobody wants any more."""
@@ -202,6 +240,13 @@ class _Travel:
         self.problems.append(text)
         self.say(f"WARNING: {text}")
 
+    def _say_staying(self, found: Checked) -> None:
+        stays = f"{found.file} stays here and is not taken from {self.remote.url}: {found.problem}"
+        if found.is_lost:
+            self._problem(stays)
+        else:
+            self.say(f"WARNING: {stays}")
+
     def _path(self, one: _Object) -> str:
         return f"{self.arriving}/{one.key}/{one.name.text()}"
 
@@ -215,42 +260,63 @@ class _Travel:
         except OSError:
             return False
 
-    def _arrived(self, one: _Object) -> str | None:
-        """Fetch an object to its place on arrival and check it; what is wrong with it, else None. Raises as `pull`."""
+    def _arrived(self, one: _Object) -> Checked:
+        """Fetch an object to its place on arrival and check it. Raises as `pull`."""
         begun = bool(self._entries(f"{self.arriving}/{one.key}"))
         try:
-            problem = self._fetched(one)
-            if problem is not None and begun:
+            found = self._fetched(one)
+            if found.is_lost and begun:
                 # the beginning that lay here may be to blame
                 self._discard(one)
-                problem = self._fetched(one)
+                found = self._fetched(one)
         except (RemoteUnreachable, RemoteRefused):
             raise
         except (RemoteError, NotFound) as error:
             self._interrupted.add(one.key)
-            return str(error)
-        if problem is None:
-            self._mark(one).unlink(missing_ok=True)
-        else:
+            return Checked(one.file, str(error), "UNREAD")
+        if found.is_damaged:
             write_bytes_durably(self.backend, f"{self.arriving}/{one.key}.damaged", str(one.size).encode())
-        return problem
+        elif not found.is_lost:
+            self._mark(one).unlink(missing_ok=True)
+        return found
 
-    def _fetched(self, one: _Object) -> str | None:
+    def _fetched(self, one: _Object) -> Checked:
         path = self.backend.local_path(self._path(one))
         path.parent.mkdir(parents=True, exist_ok=True)
         self.remote.fetch(PREFIX + one.file, path)
-        return checked(self.folder, self._path(one)).problem
+        return checked(self.folder, self._path(one))
 
-    def _place(self, one: _Object) -> None:
+    def _is_placed(self, one: _Object) -> bool:
+        """Give what arrived its name, or leave there what has the name and may have come meanwhile; whether it is sound."""
         name = one.name.text()
-        if self.backend.exists(name):
-            if checked(self.folder, name).problem is None:
-                return self._discard(one)  # computed here in the meantime
+        if not self.backend.exists(name):
+            # needs no lock, which whoever computes the same may hold for hours: that one would be replaced by its equal
+            return self._put(one)
+        with alone(self.folder, one.name.fingerprint, self._say_waiting):
+            found = checked(self.folder, name)
+            if found.problem is None:
+                self._discard(one)
+                return True
+            if not _may_go(found):
+                self._discard(one)
+                self._say_staying(found)
+                return False
+            self._put_aside(name)
+            return self._put(one)
+
+    def _put(self, one: _Object) -> bool:
+        self.backend.replace(self._path(one), one.name.text())
+        self.backend.sync_folder("")
+        self._discard(one)
+        return True
+
+    def _put_aside(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):  # evicted meanwhile
             place = move_aside(self.backend, name, QUARANTINE)
             self.say(f"WARNING: {name} was damaged here: moved to {place}, the one of {self.remote.url} taken instead")
-        self.backend.replace(self._path(one), name)
-        self.backend.sync_folder("")
-        return self._discard(one)
+
+    def _say_waiting(self, owner: str) -> None:
+        self.say(f"Waiting for {owner}, which computes what arrived")
 
     def _discard(self, one: _Object) -> None:
         if one.key not in self._interrupted:
@@ -282,6 +348,11 @@ def _at(remote: Remote) -> dict[str, list[_Object]]:
     for objects in found.values():
         objects.sort(key=lambda one: (-(one.name.steps or 0), one.file != one.name.text(), one.file))
     return dict(found)
+
+
+def _may_go(found: Checked) -> bool:
+    """Whether what was found here may be put aside: what another version wrote, or nobody could look at, may not."""
+    return found.word in ("DAMAGED", "gone")
 
 
 def _free_name(path: Path, taken: set[str]) -> str:

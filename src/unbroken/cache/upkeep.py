@@ -12,7 +12,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from unbroken import logs
 from unbroken.cache.context import context_differences
@@ -25,8 +25,8 @@ from unbroken.cache.entry import (
     scenario_in_names,
     verify_entry,
 )
-from unbroken.cache.inputs import Difference, Inputs, differences
-from unbroken.errors import DamagedFile, NotFound, UsageError
+from unbroken.cache.inputs import Difference, Inputs, differences, printable
+from unbroken.errors import DamagedFile, NotFound, StorageError, UsageError
 from unbroken.store.durable import LocalBackend, is_leftover, write_bytes_durably
 
 PINNED = "pinned"
@@ -60,20 +60,22 @@ class Held:
 
 
 def held_entries(folder: Path) -> list[Held]:
-    """All entries, the least recently used first. What is no entry of ours is not seen."""
-    pinned = pins(folder)
+    """All entries, the least recently used first. What is no entry of ours is not seen.
+
+    A folder that is not there holds none. Raises StorageError where one cannot be read.
+    """
+    files, pinned = _files(folder), pins(folder)
     held = []
-    for file in _files(folder):
+    for file in files:
         name = EntryName.parsed(file.name)
-        with contextlib.suppress(OSError):  # gone meanwhile
-            if name is not None:
-                facts = file.stat()
-                held.append(Held(name, file.name, facts.st_size, facts.st_mtime, name.fingerprint in pinned))
+        facts = None if name is None else _stat(file)
+        if name is not None and facts is not None:
+            held.append(Held(name, file.name, facts.st_size, facts.st_mtime, name.fingerprint in pinned))
     return sorted(held, key=lambda entry: (entry.last_used, entry.file))
 
 
 def pins(folder: Path) -> frozenset[str]:
-    """The fingerprints that are pinned."""
+    """The fingerprints that are pinned. Raises as `held_entries`."""
     return frozenset(file.name for file in _files(folder / PINNED) if not file.name.startswith("."))
 
 
@@ -96,7 +98,7 @@ def prune(folder: Path, limit_bytes: int, spared: Collection[str] = frozenset(),
     """Remove the least recently used entries until the folder holds at most `limit_bytes`; returns what goes.
 
     Pinned and `spared` files stay, even where they alone are more than the limit, and what cannot be removed. What writers that
-    were killed a day ago left goes as well.
+    were killed a day ago left goes as well. Raises as `held_entries`.
     """
     held = held_entries(folder)
     excess = sum(entry.size for entry in held) - limit_bytes
@@ -170,7 +172,10 @@ def show(folder: Path, text: str) -> EntryRecord:
 
 
 def nearest(folder: Path, inputs: Inputs) -> str | None:
-    """In what the entry of the same scenario and kind that differs least differs; None where there is none of these."""
+    """In what the entry of the same scenario and kind that differs least differs; None where there is none of these.
+
+    Raises as `held_entries`.
+    """
     wanted = (scenario_in_names(inputs.scenario), inputs.kind)
     others = [e for e in held_entries(folder) if (e.name.scenario, e.name.kind) == wanted]
     found: list[tuple[int, str]] = []
@@ -212,7 +217,7 @@ class Explained:
             lines.append(
                 f"{many} steps ≥ {few}: the longer entry serves requests of up to {many} steps, the shorter those of up to {few}."
             )
-        context = context_differences(self.first.context, self.second.context)
+        context = printable(context_differences(self.first.context, self.second.context))
         if context:
             lines.append(
                 f"Computed in different places ({context}): both are used, each is extended only where it was computed."
@@ -237,21 +242,24 @@ def explain(folder: Path, first: str, second: str) -> Explained:
 
 @dataclass(frozen=True)
 class Checked:
-    """An entry after all of its bytes were read; `problem` is None for a good one."""
+    """An entry after all of its bytes were read; `problem` is None for a good one.
+
+    `word`: `other` for an entry of another version, `UNREAD` for one that the disk does not give, `gone` where there is none.
+    """
 
     file: str
-    problem: str | None
-    other_format: bool = False
+    problem: str | None = None
+    word: Literal["ok", "other", "DAMAGED", "UNREAD", "gone"] = "ok"
 
     @property
     def is_damaged(self) -> bool:
-        """Whether it is neither sound nor of another version."""
-        return self.problem is not None and not self.other_format
+        """Whether what it holds is known to be wrong."""
+        return self.word == "DAMAGED"
 
     @property
-    def word(self) -> str:
-        """For people."""
-        return "DAMAGED" if self.is_damaged else "other" if self.other_format else "ok"
+    def is_lost(self) -> bool:
+        """Whether no version of the package can use it as it is."""
+        return self.word in ("DAMAGED", "UNREAD")
 
     def plain(self) -> dict[str, Any]:
         """As plain data."""
@@ -259,9 +267,9 @@ class Checked:
 
 
 def verify(folder: Path, text: str | None = None) -> list[Checked]:
-    """Read every byte of one entry, or of all. Raises as `find_entry`."""
+    """Read every byte of one entry, or of all but those that another process removes meanwhile. Raises as `find_entry`."""
     chosen = held_entries(folder) if text is None else [find_entry(folder, text)]
-    return [checked(folder, entry.file) for entry in chosen]
+    return [one for entry in chosen if (one := checked(folder, entry.file)).word != "gone"]
 
 
 def checked(folder: Path, file: str) -> Checked:
@@ -269,20 +277,37 @@ def checked(folder: Path, file: str) -> Checked:
     try:
         verify_entry(LocalBackend(folder), file)
     except OtherFormat as error:
-        return Checked(file, str(error), other_format=True)
+        return Checked(file, str(error), "other")
     except DamagedFile as error:
-        return Checked(file, reason_of(error, folder / file))
+        return Checked(file, reason_of(error, folder / file), "DAMAGED")
+    except NotFound:
+        return Checked(file, "it is gone", "gone")
     except OSError as error:
-        return Checked(file, f"it cannot be read ({error})")
-    return Checked(file, None)
+        return Checked(file, f"it cannot be read ({error.strerror or error})", "UNREAD")
+    return Checked(file)
 
 
 def _files(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as found:
             return list(found)
-    except OSError:
+    except FileNotFoundError:
         return []
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
+def _stat(file: os.DirEntry[str]) -> os.stat_result | None:
+    try:
+        return file.stat()
+    except FileNotFoundError:  # gone meanwhile
+        return None
+    except OSError as error:
+        raise _unreadable(Path(file.path), error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> StorageError:
+    return StorageError(f"{path} of the cache cannot be read: {error.strerror or error}")
 
 
 def _removed(path: Path) -> bool:

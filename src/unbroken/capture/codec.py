@@ -75,7 +75,7 @@ def digest(description: Any) -> str:
 def encode(description: Any) -> Encoded:
     """Split a description into document and arrays. Arrays are referred to, not copied: describe copies them.
 
-    Raises TypeError for a value that is not part of a description.
+    Raises TypeError for a value that is not part of a description, such as an array that `decode` would refuse.
     """
     arrays: list[np.ndarray] = []
     offset = 0
@@ -89,6 +89,7 @@ def encode(description: Any) -> Encoded:
         if isinstance(value, list):
             return [plain(item) for item in value]
         if isinstance(value, np.ndarray):
+            _require_plain(value)
             # ascontiguousarray would turn a 0-d array into a 1-d one
             contiguous = value if value.flags.c_contiguous else value.copy(order="C")
             entry = [offset, str(contiguous.dtype.str), list(contiguous.shape)]
@@ -113,12 +114,24 @@ def decode(document: bytes, block: bytes | memoryview) -> Any:
     try:
         loaded = json.loads(document)
         if loaded["version"] != FORMAT_VERSION:
-            raise DamagedFile(f"state format {loaded['version']} is not known to this version; update unbroken")
+            raise DamagedFile(f"state format {loaded['version']!r} is not known to this version; update unbroken")
         return _with_arrays(loaded["tree"], view)
     except (KeyError, TypeError, ValueError, RecursionError, OverflowError, SyntaxError) as error:
         if isinstance(error, DamagedFile):
             raise
         raise DamagedFile(f"the stored state cannot be read: {error}") from error
+
+
+def _require_plain(array: np.ndarray) -> None:
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError("an array with a mask is not part of a description: give its data and its mask as two arrays")
+    if not _is_plain(array.dtype):
+        way_out = "" if array.dtype.names is None else ": give each of its fields as an array"
+        raise TypeError(f"an array of type {array.dtype} is not part of a description{way_out}")
+
+
+def _is_plain(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in _DTYPE_KINDS and dtype.itemsize > 0
 
 
 def _with_arrays(value: Any, view: memoryview) -> Any:
@@ -136,7 +149,7 @@ def _array(entry: Any, view: memoryview) -> np.ndarray:
     if not isinstance(dtype_name, str):
         raise DamagedFile(f"{dtype_name!r} is not the name of an array's type")
     dtype = np.dtype(dtype_name)
-    if dtype.kind not in _DTYPE_KINDS or any(not isinstance(size, int) or size < 0 for size in shape):
+    if not _is_plain(dtype) or any(not isinstance(size, int) or size < 0 for size in shape):
         raise DamagedFile(f"array of type {dtype_name} and shape {shape} is not part of the format")
     count = math.prod(shape)
     if offset < 0 or offset + count * dtype.itemsize > len(view):

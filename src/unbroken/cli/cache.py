@@ -64,7 +64,10 @@ def show(entry: Entry, cache_dir: Folder = None, as_json: Json = False) -> None:
         return
     import yaml
 
-    print_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True).rstrip())
+    from unbroken.cache.inputs import printable
+
+    shown = yaml.safe_dump(content, sort_keys=False, allow_unicode=True).rstrip()
+    print_text("\n".join(printable(line) for line in shown.split("\n")))
 
 
 @app.command()
@@ -86,16 +89,19 @@ def verify(
     cache_dir: Folder = None,
     as_json: Json = False,
 ) -> None:
-    """Read every byte and say which entries are right. Exits 65 if one is damaged."""
+    """Read every byte and say which entries are right. Exits 65 if one is damaged or cannot be read."""
     from unbroken.cache.upkeep import verify as verify_entries
 
-    results = verify_entries(_folder(cache_dir), entry)
+    folder = _folder(cache_dir)
+    results = verify_entries(folder, entry)
+    n_lost = sum(result.is_lost for result in results)
     if as_json:
         print_json([result.plain() for result in results])
     else:
         for result in results:
             print_text(f"{result.word:<8} {result.file}" + (f": {result.problem}" if result.problem else ""))
-    if any(result.is_damaged for result in results):
+        print_text(f"{len(results)} {'entry' if len(results) == 1 else 'entries'} read, {n_lost} damaged, in {folder}")
+    if n_lost:
         sys.exit(65)
 
 

@@ -51,12 +51,14 @@ UNREADABLE = (
 class CheckpointFile:
     """A checkpoint open for reading; used as a context, by one thread.
 
-    Entering raises NotFound if there is no file and nothing else about its content: that is read when it is asked for.
+    Entering raises NotFound if there is no file and nothing else about its content: that is read when it is asked for. With
+    `stored_only` no compressed member is read but the commit record: no read then takes much more memory than the file has bytes.
     """
 
-    def __init__(self, backend: FileBackend, path: str) -> None:
+    def __init__(self, backend: FileBackend, path: str, *, stored_only: bool = False) -> None:
         self.path = path
         self.backend = backend
+        self._stored_only = stored_only
         self._opened: BinaryIO | None = None
         self._archive: zipfile.ZipFile | None = None
         self._manifest: dict[str, Any] | None = None
@@ -93,6 +95,10 @@ class CheckpointFile:
     def names(self) -> list[str]:
         """Names of the members in the order they were written, without the commit record."""
         return list(self.manifest["members"])
+
+    def compressed(self) -> list[str]:
+        """Names of the members in the zip that are not stored byte for byte."""
+        return [info.filename for info in self._zip().infolist() if _is_compressed(info)]
 
     def read(self, member: str) -> bytes:
         """The content of a member, whose size and hash have been checked against the commit record.
@@ -165,6 +171,8 @@ class CheckpointFile:
         info = self._info(member)
         if info is None or info.file_size != size:
             raise self._damaged(f"member {member} is missing or has another size than the commit record says")
+        if self._stored_only and member != MANIFEST and _is_compressed(info):
+            raise self._damaged(f"member {member} is compressed")
         with self._reading(f"member {member} cannot be read"), self._zip().open(info) as handle:
             return handle.read(size + 1)
 
@@ -242,6 +250,10 @@ def read_manifest(backend: FileBackend, path: str) -> dict[str, Any]:
     """The commit record alone, without verifying the rest; errors as `CheckpointFile.manifest`."""
     with CheckpointFile(backend, path) as file:
         return file.manifest
+
+
+def _is_compressed(info: zipfile.ZipInfo) -> bool:
+    return info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size
 
 
 def _is_member(facts: Any) -> bool:
