@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 
+import unbroken
 from unbroken.capture.buffers import capture_replay_buffer, restore_replay_buffer
 from unbroken.capture.codec import decode, encode
 from unbroken.capture.frames import join, split
@@ -371,3 +372,28 @@ def test_returns_over_steps_do_not_reach_over_rows_that_are_missing():
     other.add(5)
     assert buffer._get_samples(np.array([7, 8, 9]))[4].flatten().tolist() == [7 + 8 + 9, 8 + 9, 9]
     assert buffer._get_samples(np.array([12, 13, 14]))[4].flatten().tolist() == [22 + 23 + 24, 23 + 24, 24]
+
+
+def test_rows_that_no_checkpoint_can_hold_are_named(tmp_path, monkeypatch, capsys):
+    """A4, A10: structured arrays of a user's buffer are said to be missing; checkpoints with them could not be read."""
+    (tmp_path / "noted_buffers.py").write_text(
+        "import numpy as np\nfrom stable_baselines3.common.buffers import ReplayBuffer\n"
+        "class Noted(ReplayBuffer):\n    def __init__(self, *arguments, **options):\n"
+        "        super().__init__(*arguments, **options)\n"
+        "        self.notes = np.zeros(self.buffer_size, [('a', 'i4'), ('b', 'f8')])\n",
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    settings = {"learning_starts": 30, "buffer_size": 100, "replay_buffer_class": "noted_buffers:Noted"}
+    for steps in (64, 128):
+        outcome = unbroken.train(
+            "CartPole-v1",
+            algo="dqn",
+            steps=steps,
+            runs_dir=tmp_path / "runs",
+            run="noted",
+            device="cpu",
+            settings={"self_test": False, "hyperparameters": settings},
+        )
+        assert (outcome.step, outcome.exit_code) == (steps, 0)
+    assert "not captured: replay_buffer.notes" in capsys.readouterr().out

@@ -125,12 +125,13 @@ def decode(document: bytes, block: bytes | memoryview) -> Any:
 def _require_plain(array: np.ndarray) -> None:
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError("an array with a mask is not part of a description: give its data and its mask as two arrays")
-    if not _is_plain(array.dtype):
+    if not is_plain(array.dtype):
         way_out = "" if array.dtype.names is None else ": give each of its fields as an array"
         raise TypeError(f"an array of type {array.dtype} is not part of a description{way_out}")
 
 
-def _is_plain(dtype: np.dtype[Any]) -> bool:
+def is_plain(dtype: np.dtype[Any]) -> bool:
+    """Whether arrays of that type can be part of a description; structured ones and objects cannot."""
     return dtype.kind in _DTYPE_KINDS and dtype.itemsize > 0
 
 
@@ -149,7 +150,7 @@ def _array(entry: Any, view: memoryview) -> np.ndarray:
     if not isinstance(dtype_name, str):
         raise DamagedFile(f"{dtype_name!r} is not the name of an array's type")
     dtype = np.dtype(dtype_name)
-    if not _is_plain(dtype) or any(not isinstance(size, int) or size < 0 for size in shape):
+    if not is_plain(dtype) or any(not isinstance(size, int) or size < 0 for size in shape):
         raise DamagedFile(f"array of type {dtype_name} and shape {shape} is not part of the format")
     count = math.prod(shape)
     if offset < 0 or offset + count * dtype.itemsize > len(view):

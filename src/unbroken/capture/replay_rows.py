@@ -17,7 +17,7 @@ import numpy as np
 import zstandard
 
 from unbroken.capture import frames
-from unbroken.capture.codec import decode, encode
+from unbroken.capture.codec import decode, encode, is_plain
 from unbroken.capture.objects import LIBRARIES
 from unbroken.errors import DamagedFile
 
@@ -95,7 +95,7 @@ def row_arrays(buffer: Any) -> dict[str, np.ndarray]:
     for name, value in vars(buffer).items():
         parts = value.items() if isinstance(value, dict) else [("", value)]
         for key, part in parts:
-            if isinstance(part, np.ndarray) and part.shape[:1] == (buffer.buffer_size,) and not part.dtype.hasobject:
+            if isinstance(part, np.ndarray) and part.shape[:1] == (buffer.buffer_size,) and is_plain(part.dtype):
                 found[f"{name}/{key}" if key else name] = part
     return found
 
