@@ -1,11 +1,17 @@
 """Remotes that fail, and what they hold damaged or by half (D5, A10): said, and the newest complete state is used."""
 
+import errno
 import json
+import os
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 
 from unbroken.errors import DamagedFile, RemoteError, RemoteRefused, RemoteUnreachable
+from unbroken.remotes.folder import FolderRemote
+from unbroken.syncing.local import hashed
 from unbroken.syncing.records import RecordName, read_name, read_record
 from unbroken.testing.remotes import Faults, FaultyRemote, flipped, truncated
 
@@ -45,6 +51,112 @@ def test_a_remote_that_says_yes_to_everything_is_not_believed(machine, faulty):
     faulty.faults = Faults()
     laptop.sync(faulty)
     assert rented.sync().action == "pulled"
+
+
+def _links(place, name):
+    path = place._path / name
+    path.symlink_to("nowhere")
+
+
+def _folders(place, name):
+    (place._path / name).mkdir()
+
+
+def _shorter(place, name):
+    (place._path / name).symlink_to(__file__)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="symbolic links")
+@pytest.mark.parametrize("occupy", [_links, _folders, _shorter])
+def test_something_else_where_objects_would_go(occupy, machine, place, place_files):
+    """D5: what is there under an object's name and is not the object is passed by, and what is pushed is there."""
+    laptop, rented = machine("laptop", "dqn", 128), machine("rented")
+    probe = FolderRemote("folder:probe", place._path.parent / "probe")
+    laptop.sync(probe)
+    names = [item.name for item in probe.items("runs/run/objects/")]
+    (place._path / "runs/run/objects").mkdir(parents=True)
+    for name in names:
+        occupy(place, name)
+    done = laptop.sync()
+    assert (done.action, done.objects) == ("pushed", len(names))
+    assert {item.name for item in place.items("runs/run/objects/")} >= {f"{name}-2" for name in names}
+    assert rented.sync().action == "pulled"
+    assert rented.verify() == laptop.verify()
+    assert laptop.sync().action == "equal"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="symbolic links")
+def test_a_record_comes_after_all_that_it_names(machine, place, faulty):
+    """D5: where every name for an object is taken, there is an error and no record."""
+    laptop = machine("laptop", "ppo", 128)
+    digest = hashed(laptop.path / "CartPole-v1_final.zip").digest
+    (place._path / "runs/run/objects").mkdir(parents=True)
+    for name in (digest, *(f"{digest}-{number}" for number in range(2, 9))):
+        _links(place, f"runs/run/objects/{name}")
+    before = laptop.files()
+    with pytest.raises(RemoteError, match=f"something else where object {digest[:12]} would go"):
+        laptop.sync(faulty)
+    assert not any("/records/" in name for kind, names in faulty.calls if kind == "put" for name in names)
+    assert laptop.files() == before
+
+
+def test_a_decayed_checkpoint_is_not_pushed_under_its_old_hash(machine, place, lines):
+    """D5, A7: a disk that changes bytes without a trace: what is put is read, and the checkpoint before it travels."""
+    laptop, rented = machine("laptop", "ppo", 256), machine("rented")
+    laptop.sync(FolderRemote("folder:other", place._path.parent / "other"))
+    newest = laptop.path / laptop.newest().path
+    facts = newest.stat()
+    with newest.open("r+b") as file:
+        file.seek(facts.st_size // 2)
+        file.write(bytes(1) if file.read(1) != bytes(1) else b"x")
+    os.utime(newest, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert laptop.sync().step == 192
+    assert "256_steps.zip cannot be pushed" in lines.warnings[0]
+    assert rented.sync().step == 192
+    assert rented.verify()["step"] == 192
+
+
+@pytest.fixture
+def disk(tmp_path, monkeypatch):
+    """A folder that counts as another disk: nothing is renamed or linked from it or to it."""
+    root = (tmp_path / "disk").resolve()
+    root.mkdir()
+
+    def on_one_disk(operation):
+        def checked(source, target, **words):
+            if (root in Path(source).resolve().parents) != (root in Path(target).resolve().parents):
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), source)
+            return operation(source, target, **words)
+
+        return checked
+
+    monkeypatch.setattr(os, "replace", on_one_disk(os.replace))
+    monkeypatch.setattr(os, "link", on_one_disk(os.link))
+    return root
+
+
+@pytest.mark.parametrize("folder", ["checkpoints", "best_model", "archive", "journal"])
+def test_a_folder_on_another_disk(folder, machine, carry, disk):
+    """D5: a pull comes to its end where a folder of the run is a link to another disk."""
+    machine("late", "ppo", 384).sync()
+    laptop = machine("laptop", "ppo", 128)
+    carry(laptop, "ppo", 256, settings={"learning_rate": 1e-2})
+    (laptop.path / "journal").mkdir(exist_ok=True)
+    (laptop.path / "journal" / "256-0123456789abcdef.journal").write_bytes(b"steps beyond the checkpoint")
+    before = laptop.files()
+    (laptop.path / folder).mkdir(exist_ok=True)
+    shutil.move(laptop.path / folder, disk / folder)
+    (laptop.path / folder).symlink_to(disk / folder)
+    assert laptop.sync().action == "pulled"
+    assert laptop.verify()["step"] == 384
+    assert laptop.sync().action == "equal"
+    kept = {
+        path.read_bytes()
+        for place in (laptop.path / "archive").iterdir()
+        for path in place.rglob("*")
+        if path.is_file()
+    }
+    assert {content for name, content in before.items() if not name.startswith("archive")} <= kept
 
 
 def test_a_pull_that_fails_at_any_operation(machine, faulty):

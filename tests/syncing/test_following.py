@@ -1,16 +1,17 @@
 """`--follow`: whatever a training saves is pushed meanwhile, and a remote that is away holds up nothing (D5, A10, A11)."""
 
+import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
 
 import pytest
 
-from unbroken.errors import IncompatibleRun, RemoteRefused, RemoteUnreachable
-from unbroken.store.lock import ExclusiveLock
+from unbroken.errors import IncompatibleRun, NotFound, RemoteRefused, RemoteUnreachable
 from unbroken.syncing.following import StopSwitch, follow, is_carried
-from unbroken.syncing.syncing import Pair
+from unbroken.syncing.syncing import Pair, RemoteAhead
 from unbroken.testing.remotes import Faults, FaultyRemote
 
 
@@ -120,18 +121,120 @@ def test_what_waiting_does_not_heal(error, machine, faulty, following, carry):
     assert isinstance(followed.error, RemoteRefused if error else IncompatibleRun)
 
 
-def test_another_machine_is_ahead(machine, faulty, following, lines):
-    """D5: it is said once that the remote is further than the training here, which goes on."""
+HOLDER = """
+import sys
+from pathlib import Path
+from unbroken.store.lock import ExclusiveLock
+
+with ExclusiveLock(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def carrier():
+    """`carrier(machine)` is a process that holds the run's lock, as a training does."""
+    started = []
+
+    def hold(machine):
+        words = [sys.executable, "-c", HOLDER, machine.folder.lock_path]
+        process = subprocess.Popen(list(map(str, words)), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        started.append(process)
+        assert process.stdout.readline() == b"held\n"
+        return process
+
+    yield hold
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_another_machine_is_ahead(machine, faulty, following, carrier, lines):
+    """D5, A9: it is said once for each state there that the remote is further than the training here, which goes on."""
+    late, later = machine("late", "ppo", 256), machine("later", "ppo", 384)
+    late.sync()
+    laptop = machine("laptop", "ppo", 128)
+    before = laptop.files()
+    carrier(laptop)
+    followed = following(laptop, faulty)
+    until(lambda: len(faulty.calls) >= 9)
+    assert len(lines.warnings) == 1
+    assert "folder:place is at step 256 of run run" in lines.warnings[0]
+    assert "what is trained here is not being saved there; --as NAME saves it under another name" in lines.warnings[0]
+    later.sync()
+    until(lambda: len(lines.warnings) == 2)
+    assert "folder:place is at step 384 of run run" in lines.warnings[1]
+    followed.stop.set()
+    assert followed.ended() == 75
+    assert laptop.files() == before
+
+
+def test_what_is_behind_is_not_replaced_when_its_training_ends(machine, faulty, following, carrier, lines):
+    """D5, A9: killed, a training leaves what it has saved; following it ends with a word, not with the other state."""
     machine("late", "ppo", 256).sync()
     laptop = machine("laptop", "ppo", 128)
     before = laptop.files()
-    with ExclusiveLock(laptop.folder.lock_path, "run"):
-        followed = following(laptop, faulty)
-        until(lambda: len(faulty.calls) >= 9)
-        followed.stop.set()
-        assert followed.ended() == 75
-        assert laptop.files() == before
-    assert len(lines.holding("run run is being trained by")) == 1
+    training = carrier(laptop)
+    followed = following(laptop, faulty)
+    until(lambda: len(faulty.calls) >= 9)
+    assert followed.error is None
+    training.kill()
+    training.wait()
+    followed.ended()
+    assert isinstance(followed.error, RemoteAhead)
+    assert followed.error.exit_code == 65
+    assert laptop.files() == before
+    assert lines.holding("is complete") == []
+
+
+def test_a_training_that_stays_behind_ends_with_a_word(machine, trainer, command, place_files):
+    """D5, A9: as above, with the command and a training that reaches its target."""
+    machine("late", "dqn", 384).sync()
+    there = place_files()
+    laptop = machine("laptop", "dqn", 128)
+    training = trainer(laptop, "dqn", 320)
+    assert training.wait_for("Resuming from checkpoint"), training.last_lines()
+    follower = command(laptop, "--follow", "--every", "0.1s", background=True)
+    assert training.wait(60) == 0, training.last_lines()
+    assert follower.wait(60) == 65, follower.last_lines()
+    assert laptop.step == 320
+    assert laptop.archived() == []
+    assert place_files() == there
+
+
+def test_a_run_that_is_not_here_comes_first(machine, place, following):
+    """D5: a new machine that follows has nothing that could be lost."""
+    machine("late", "ppo", 256).sync()
+    rented = machine("rented")
+    assert following(rented, place).ended() == 0
+    assert rented.step == 256
+
+
+def test_a_first_pull_that_broke_off_goes_on(machine, faulty, following):
+    """D5, A10: what an interrupted pull has left is no run yet."""
+    machine("late", "ppo", 256).sync()
+    rented = machine("rented")
+    faulty.faults = Faults(errors={6: RemoteUnreachable("nobody there")})
+    assert following(rented, faulty).ended() == 0
+    assert len(faulty.calls) > 9
+    assert rented.step == 256
+
+
+def test_a_run_that_is_removed_does_not_come_back(machine, place, following):
+    """D5, A9: who removes a run that is followed does not want it back."""
+    laptop = machine("laptop", "ppo", 256)
+    laptop.folder.store(
+        {**laptop.folder.stored(), "config": {**laptop.folder.stored()["config"], "total_timesteps": 512}}
+    )
+    followed = following(laptop, place)
+    until(lambda: place.items("runs/run/records/"))
+    time.sleep(0.1)
+    shutil.rmtree(laptop.path)
+    followed.ended()
+    assert isinstance(followed.error, NotFound)
+    assert "was removed here while it was followed" in str(followed.error)
+    assert not laptop.path.exists()
 
 
 def test_errors_that_change_are_said_again(machine, faulty, following, lines):

@@ -7,7 +7,9 @@ import pytest
 
 from unbroken import Checkpointer
 from unbroken.errors import IncompatibleRun, NotFound, RunLocked, StorageError
+from unbroken.importing.importer import import_run
 from unbroken.locate import repository_of
+from unbroken.request import make_request
 from unbroken.store.checkpoint_file import CheckpointFile, read_manifest, write_checkpoint
 from unbroken.store.durable import LocalBackend
 from unbroken.store.lock import ExclusiveLock
@@ -71,6 +73,20 @@ def test_a_fresh_start_without_a_checkpoint_is_not_overwritten(machine):
     with pytest.raises(IncompatibleRun, match=r"begun anew here \(--fresh\)"):
         laptop.sync()
     assert laptop.files() == before
+
+
+def test_an_import_of_files_is_not_filled_with_a_training(machine, tmp_path):
+    """D5: a run that holds only files of others has its name for itself; the training comes under another one."""
+    machine("late", "ppo", 256).sync()
+    source = tmp_path / "theirs"
+    source.mkdir()
+    (source / "notes.txt").write_text("theirs")
+    imported = machine("imported")
+    import_run(source, make_request(None, {"run": "run", "runs_dir": imported.runs}), files_only=True, console=False)
+    before = imported.files()
+    with pytest.raises(IncompatibleRun, match=r"import of files without a training.*--as run"):
+        imported.sync()
+    assert imported.files() == before
 
 
 def test_a_fork_is_a_training_of_its_own(machine):
@@ -282,8 +298,16 @@ def test_the_command_says_what_is_wrong_in_a_line(machine, command):
     for url, code in answers.items():
         done = command(laptop, remote=url)
         assert (done.returncode, done.stderr.count("\n")) == (code, 1), done.stderr
-    for words in (("--as", "a/b"), ("--follow", "--every", "soon"), ("--follow", "--every", "0")):
-        assert command(laptop, *words).returncode == 2
+    refused = (
+        ("--as", "a/b"),
+        ("--as", ""),
+        ("--follow", "--every", "soon"),
+        ("--follow", "--every", "0"),
+        ("--every", "9s"),
+    )
+    for words in refused:
+        done = command(laptop, *words)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert laptop.sync().action == "pushed"
 
 

@@ -1,6 +1,7 @@
 """A run is pushed while another process trains it, until its target is reached there too.
 
-The training never notices: nothing of it is locked, and a remote that is down is tried again until it answers.
+The training never notices: nothing of it is locked or replaced, and a remote that is down is tried again until it answers. Only
+a run that is not here at all when following begins is brought here.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from unbroken.folder import RUN_FILE, RunFolder
 from unbroken.locate import names_of, scenario_of
 from unbroken.stopping import EXIT_STOPPED
 from unbroken.syncing.lines import say, warn
-from unbroken.syncing.local import look
-from unbroken.syncing.syncing import Pair, sync
+from unbroken.syncing.local import SYNC, look
+from unbroken.syncing.syncing import Pair, RemoteAhead, sync
 
 _LONGEST_PAUSE = 600.0
 # s that a training which is asked to end too may take for its last checkpoint, as by its own --grace
@@ -81,10 +82,11 @@ class StopSwitch:
 
 
 def follow(pair: Pair, every: float, stop: StopSwitch) -> int:
-    """Sync once, then push whatever is new every so many seconds, until the target is reached and pushed or `stop` is set.
+    """Push whatever is new every so many seconds, until the target is reached and pushed or `stop` is set.
 
     Returns 0 if what is here is at the remote, else 75: the same command goes on. After SIGTERM a training has time to end, and
-    its last checkpoint is pushed. Raises what `sync` does for what waiting does not heal.
+    its last checkpoint is pushed. Raises RemoteAhead if the training ends and the remote is further than it, NotFound if the run's
+    folder is removed meanwhile, and what `sync` does for what waiting does not heal.
     """
     return _Follower(pair, every, stop).run()
 
@@ -99,13 +101,20 @@ class _Follower:
         self._answered = False
         # what was here when the last sync that succeeded began
         self._synced: object = None
+        self._was_here = _is_begun(pair.folder)
+        self._was_carried = False
+        self._ahead: RemoteAhead | None = None
 
     def run(self) -> int:
         while not self._stop.is_set:
+            is_carried_now = is_carried(self._pair.folder)
             is_new = self._round()
             if self._is_over(is_new):
                 say(f"Run {self._pair.folder.name} is complete, and all of it is at {self._pair.remote.url}")
                 return 0
+            if self._ahead is not None and self._has_ended(is_carried_now):
+                raise self._ahead
+            self._was_carried = self._was_carried or is_carried_now
             self._stop.wait(self._pause())
         if self._stop.patient:
             self._await_last_save()
@@ -114,6 +123,7 @@ class _Follower:
 
     def _round(self) -> bool:
         """Sync if anything is new here; returns whether anything was, or is still to be pushed."""
+        self._require_here()
         found = glance(self._pair.folder)
         if found == self._synced and found is not None:
             return False
@@ -121,10 +131,28 @@ class _Follower:
             self._synced = found
         return True
 
+    def _require_here(self) -> None:
+        """Raise NotFound if the run's folder has gone: who removed it does not want it back."""
+        folder = self._pair.folder
+        if self._was_here and not folder.path.is_dir():
+            raise NotFound(
+                f"run {folder.name} was removed here while it was followed, and nothing is pushed any more; what is at "
+                f"{self._pair.remote.url} comes back with 'unbroken sync {folder.name} REMOTE'"
+            )
+        self._was_here = _is_begun(folder)
+
     def _tried(self) -> bool:
+        ahead, self._ahead = self._ahead, None
         try:
-            sync(self._pair)
+            sync(self._pair, may_pull=not self._was_here)
+        except RemoteAhead as error:
+            self._ahead = error
+            self._answered, self._failures = True, 0
+            if str(error) != str(ahead):
+                warn(str(error))
+            return False
         except (RemoteError, StorageError, DamagedFile, RunLocked, NotFound) as error:
+            self._ahead = ahead
             if isinstance(error, RemoteRefused) and not self._answered:
                 raise
             self._note(error)
@@ -132,11 +160,13 @@ class _Follower:
         except UnbrokenError:
             raise
         except OSError as error:
+            self._ahead = ahead
             self._note(error)
             return False
         if self._said:
             say(f"{self._pair.remote.url}: in step again")
         self._failures, self._said, self._answered = 0, "", True
+        self._was_here = True
         return True
 
     def _note(self, error: Exception) -> None:
@@ -157,6 +187,13 @@ class _Follower:
         here = look(self._pair.folder)
         return here is not None and here.complete and not is_carried(self._pair.folder)
 
+    def _has_ended(self, is_carried_now: bool) -> bool:
+        """Whether nobody trains here any more: what was is not carried, or the target was reached before following began."""
+        if is_carried_now or is_carried(self._pair.folder):
+            return False
+        here = look(self._pair.folder)
+        return self._was_carried or (here is not None and here.complete)
+
     def _pause(self) -> float:
         if self._failures:
             return float(min(self._every * 2**self._failures, max(self._every, _LONGEST_PAUSE)))
@@ -172,10 +209,18 @@ class _Follower:
         if glance(self._pair.folder) == self._synced and self._synced is not None:
             say(f"Stopped: everything of run {self._pair.folder.name} is at {self._pair.remote.url}")
             return 0
+        if self._ahead is not None:
+            warn(f"Stopped: {self._ahead}")
+            return EXIT_STOPPED
         say(
             f"Stopped: what is new in run {self._pair.folder.name} is not at {self._pair.remote.url}; the same command goes on"
         )
         return EXIT_STOPPED
+
+
+def _is_begun(folder: RunFolder) -> bool:
+    """Whether there is more than what an interrupted pull leaves."""
+    return any(entry.name not in (SYNC, folder.lock_path.name) for entry in folder.backend.entries(""))
 
 
 def glance(folder: RunFolder) -> object:

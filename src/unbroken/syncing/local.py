@@ -7,6 +7,7 @@ of. Finished zips never change in place and are linked; files that grow are copi
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -20,16 +21,19 @@ from unbroken.errors import DamagedFile, NotFound
 from unbroken.folder import BEST_SCORE, METADATA, RUN_FILE, RunFolder
 from unbroken.locate import names_of, repository_of, scenario_of
 from unbroken.metadata import metadata_content
-from unbroken.store.backend import joined
+from unbroken.store.backend import Writer, joined, parent_of
 from unbroken.store.checkpoint_file import CheckpointFile, read_manifest
 from unbroken.store.checkpoint_writer import new_digest
-from unbroken.store.durable import LocalBackend, sync_content, write_json_durably
+from unbroken.store.durable import LocalBackend, sync_content, write_durably, write_json_durably
 from unbroken.store.repository import CheckpointRecord
 from unbroken.store.segments import SegmentReader, folder_for, segments_of
+from unbroken.syncing.branches import History, history_of
+from unbroken.syncing.documents import TRACKERS
 from unbroken.syncing.lines import warn
-from unbroken.syncing.records import PART_BYTES, RUN_LOG, TRACKERS, Part, Parts, Record, Training, part_of, training_of
+from unbroken.syncing.records import PART_BYTES, RUN_LOG, Part, Parts, Record, Training, grows, part_of, training_of
 
 SYNC = ".sync"
+LOG = "logs/sync.log"
 OUT, IN = f"{SYNC}/out", f"{SYNC}/in"
 _KNOWN = f"{SYNC}/known.json"
 _CHUNK = 1 << 20
@@ -179,12 +183,36 @@ def link_or_copy(source: Path, target: Path) -> bool:
     return True
 
 
+def copy_durably(backend: LocalBackend, source: Path, target: str) -> None:
+    """Copy a file; it has its name when all of it is there."""
+
+    def produce(writer: Writer) -> None:
+        with source.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                writer.write(chunk)
+
+    write_durably(backend, target, produce)
+
+
+def rename(backend: LocalBackend, old: str, new: str) -> None:
+    """Give a file another name, in one step also where that lies on another disk, as behind a link."""
+    try:
+        backend.replace(old, new)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        copy_durably(backend, backend.local_path(old), new)
+        backend.remove(old)
+    backend.sync_folder(parent_of(new))
+
+
 @dataclass(frozen=True)
 class Offer:
-    """What a run can give: a record, and where the parts lie that the remote wants."""
+    """What a run can give: a record, where the parts lie that the remote wants, and how this state came about."""
 
     record: Record
     sources: Mapping[Part, Path]
+    history: History | None
 
     def revised(self, revision: int) -> Record:
         """The record as the next of its checkpoint."""
@@ -196,7 +224,12 @@ class Offer:
 
 
 def _counts(path: str) -> bool:
-    return path == RUN_FILE or path.endswith(("_final.zip", "final_model.pt")) or is_best(path)
+    return path == RUN_FILE or path.startswith("checkpoints/") or is_final(path) or is_best(path)
+
+
+def is_final(path: str) -> bool:
+    """Whether it is the final model."""
+    return "/" not in path and path.endswith(("_final.zip", "final_model.pt"))
 
 
 def is_best(path: str) -> bool:
@@ -248,28 +281,28 @@ class _Stage:
         files |= self._documents(replace(record, kind=str(manifest.get("kind"))), manifest)
         machine = str(manifest["legs"][-1].get("machine"))
         point = int(manifest["step"]), int(manifest.get("sequence", manifest["step"]))
-        return Offer(Record(here.training, *point, 0, record.path, here.complete, machine, files), self._sources)
+        offered = Record(here.training, *point, 0, record.path, here.complete, machine, files)
+        return Offer(offered, self._sources, history_of(manifest))
 
     def _backend_of(self, path: str) -> LocalBackend:
         """Where a container can be read whatever happens in the run: what is staged stays."""
         return LocalBackend(self._files) if (self._files / path).exists() else self._folder.backend
 
     def _container(self, path: str) -> Parts:
-        """A zip of ours, read and verified unless that was done before."""
+        """A zip of ours, read and verified unless all of it is at the remote."""
         local, staged = self._folder.path / path, self._files / path
         before = local.stat()
         part = self._known.get(path, before)
         if part is not None and not self._wanted(part):
             return (part,)
+        # what is put is read now: a disk may have changed it since without a trace
         is_same = link_or_copy(local, staged)
         facts = staged.stat() if is_same else before
-        part = self._known.get(path, facts) if is_same else None
-        if part is None:
-            with CheckpointFile(LocalBackend(self._files), path) as file:
-                file.verify()
-            part = hashed(staged)
-            if is_same or _state(local.stat()) == _state(before):
-                self._known.note(path, facts, part)
+        with CheckpointFile(LocalBackend(self._files), path) as file:
+            file.verify()
+        part = hashed(staged)
+        if is_same or _state(local.stat()) == _state(before):
+            self._known.note(path, facts, part)
         if self._wanted(part):
             self._sources[part] = staged
         return (part,)
@@ -285,9 +318,7 @@ class _Stage:
 
     def _grown(self, positions: Mapping[str, Any]) -> dict[str, Parts]:
         """Curves up to the checkpoint, and the log of all legs."""
-        inside = {
-            name: int(end) for name, end in positions.items() if name.startswith(("logs/", "tensorboard/")) and end
-        }
+        inside = {name: int(end) for name, end in positions.items() if grows(name) and end}
         ends: dict[str, int | None] = {**inside, RUN_LOG: None}
         return {name: self._grown_file(name, end) for name, end in ends.items() if (self._folder.path / name).is_file()}
 

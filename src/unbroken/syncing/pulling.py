@@ -1,35 +1,54 @@
 """What a record names comes into the run folder: fetched and checked aside, then given its names in an order that a kill may end.
 
 Until the checkpoint has its name the run resumes from its old state, from then on from the new one; a pull that was killed in
-between is finished by the next. Nothing is lost: what is here, would be replaced and is not at the remote goes to `archive/`.
+between is finished by the next. Nothing is lost: a state here that the new one did not come from goes to `archive/` as a whole,
+and so does what else is here, would be replaced and is not at the remote.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from unbroken import logs
 from unbroken.errors import DamagedFile, NotFound, StorageError
 from unbroken.exports import Score
 from unbroken.folder import BEST_SCORE, JOURNAL, METADATA, RUN_FILE, RunFolder
-from unbroken.locate import repository_of
 from unbroken.store.backend import joined, name_of, parent_of
 from unbroken.store.checkpoint_file import CheckpointFile, CheckpointWriter, read_manifest, write_checkpoint
 from unbroken.store.durable import LocalBackend, make_folder_durably, sync_content, write_bytes_durably
-from unbroken.store.repository import CheckpointRecord
 from unbroken.store.segments import FACT, Segment, SegmentReader, folder_for, segments_of
+from unbroken.syncing.branches import History, State, history_of, metadata_history, own_records, states_here
+from unbroken.syncing.documents import DOCUMENT_BYTES, DOCUMENTS, TRACKERS, read_document, reading
 from unbroken.syncing.keeping import Keeping
 from unbroken.syncing.lines import objects, say, warn
-from unbroken.syncing.local import IN, SYNC, Known, is_best, is_container, link_or_copy, pieces, sync_file
-from unbroken.syncing.records import PART_BYTES, RUN_LOG, TRACKERS, Part, Parts, Record, part_of, size_of, training_of
+from unbroken.syncing.local import (
+    IN,
+    SYNC,
+    Known,
+    is_best,
+    is_container,
+    is_final,
+    link_or_copy,
+    pieces,
+    rename,
+    sync_file,
+)
+from unbroken.syncing.records import (
+    PART_BYTES,
+    RUN_LOG,
+    Part,
+    Parts,
+    Record,
+    grows,
+    part_of,
+    size_of,
+    training_of,
+)
 from unbroken.syncing.there import There, is_content
 from unbroken.trust import code_named
 
@@ -70,11 +89,14 @@ class Pull:
         self._there = there
         self._record = record
         self._known = known
-        self._had_checkpoint = bool(_own_records(folder))
+        self._states = states_here(folder)
+        self._was_unfinished = is_unfinished(folder)
         self._staged: dict[str, str] = {}
         self._fetched: set[Part] = set()
-        self._was_unfinished = is_unfinished(folder)
-        self._keeping = Keeping(folder, there, known)
+        self._renamed: dict[str, str] = {}
+        self._keeping = Keeping(folder)
+        # of the other branch, when all of it was kept
+        self._kept: list[str] = []
 
     def carry_out(self) -> Arrived:
         """Fetch, check and install. Raises DamagedFile for what cannot be used there, StorageError where there is no room here,
@@ -82,26 +104,65 @@ class Pull:
         """
         shutil.rmtree(self._path(_NEW), ignore_errors=True)
         shutil.rmtree(self._path(_RENAMED), ignore_errors=True)
-        for path in self._wanted():
+        wanted = self._differing()
+        checkpoint = self._record.checkpoint
+        if checkpoint in wanted or not self._is_sound(checkpoint):
+            self._stage(checkpoint)
+        new = history_of(self._checked_manifest())
+        here = self._history_here()
+        # the newest one here may be damaged and further
+        is_same_branch = here is None or (new is not None and (here.leads_to(new) or new.leads_to(here)))
+        for path in self._chosen(wanted - {checkpoint}, is_same_branch=is_same_branch):
             self._stage(path)
         self._check()
-        self._install()
+        others = [state.path for state in self._states if not self._stays(state, new)]
+        if is_same_branch:
+            self._keep(others, here)
+        else:
+            self._keep_branch(here, new)
+        self._install(others)
         shutil.rmtree(self._path(IN), ignore_errors=True)
         count = len(self._fetched)
         return Arrived(count, sum(part.size for part in self._fetched), len(self._record.parts()) - count)
 
+    def _history_here(self) -> History | None:
+        """How the state here came about; None where nothing is here that a training has made."""
+        newest = self._states[-1].history if self._states else metadata_history(self._folder.metadata())
+        if newest is not None or not self._has_made_something():
+            return newest
+        # of unknown origin: it leads nowhere
+        return History(0, ({},))
+
+    def _has_made_something(self) -> bool:
+        if self._states or self._was_unfinished:
+            return bool(self._states)
+        return any(self._backend.exists(path) for path in self._record.files if path not in DOCUMENTS)
+
+    def _stays(self, state: State, new: History | None) -> bool:
+        """Whether a checkpoint here may be resumed from when the new one turns out damaged."""
+        if state.path == self._record.checkpoint:
+            return True
+        if state.sequence >= self._record.sequence:
+            return False
+        return state.history is not None and new is not None and state.history.leads_to(new)
+
     # what has to come
 
-    def _wanted(self) -> list[str]:
-        """The files that differ from those here, in the order in which they get their names."""
-        files = dict(self._record.files)
-        if self._keeps_best():
-            files = {path: parts for path, parts in files.items() if not path.startswith("best_model/")}
-        wanted = [path for path, parts in files.items() if not self._is_here(path, parts)]
-        if RUN_FILE in wanted and not self._is_trusted():
-            wanted.remove(RUN_FILE)
+    def _differing(self) -> set[str]:
+        """The files that differ from those here."""
+        files = self._record.files
+        wanted = {path for path, parts in files.items() if not self._is_here(path, parts)}
         self._require_room([part for path in wanted for part in files[path]])
-        return sorted(wanted, key=self._rank)
+        return wanted
+
+    def _chosen(self, wanted: Iterable[str], *, is_same_branch: bool) -> list[str]:
+        """Those that are to come, without a best model that is no better and without code that nobody has named here."""
+        chosen = set(wanted)
+        if RUN_FILE in chosen and not self._is_trusted():
+            chosen.remove(RUN_FILE)
+        if is_same_branch and self._keeps_best():
+            chosen = {path for path in chosen if not path.startswith("best_model/")}
+        return sorted(chosen, key=self._rank)
 
     def _rank(self, path: str) -> int:
         """Segments and curves are of no effect without their checkpoint. A best model may be ahead of it, not behind."""
@@ -109,13 +170,13 @@ class Pull:
             return 0
         if path in _LAST:
             return 10 + _LAST.index(path)
-        if _grows(path):
+        if grows(path):
             return 1
         if path == self._record.checkpoint:
             return 4
         # where nothing was, a kill may leave nothing, or a checkpoint, but no best model of a training that begins at step 0
         model = 3 if path == BEST_SCORE else 2
-        return model if self._had_checkpoint else model + 3
+        return model if self._states else model + 3
 
     def _is_here(self, path: str, parts: Parts) -> bool:
         local = self._folder.path / path
@@ -131,11 +192,12 @@ class Pull:
         best = next((path for path in files if is_best(path)), None)
         if best is None or BEST_SCORE not in files or self._is_here(best, files[best]):
             return False
+        with reading(f"{BEST_SCORE} there cannot be used"):
+            facts = self._document(BEST_SCORE)
+            there = Score(float(facts["score"]), int(facts["step"]))
         try:
             manifest = read_manifest(self._backend, best)
             here = Score(float(manifest["score"]), int(manifest["step"]))
-            facts = json.loads(self._small(BEST_SCORE))
-            there = Score(float(facts["score"]), int(facts["step"]))
         except (NotFound, DamagedFile, LookupError, TypeError, ValueError):
             return False
         if not here.beats(there):
@@ -145,11 +207,7 @@ class Pull:
 
     def _is_trusted(self) -> bool:
         """A file from anywhere does not name code to be run here, unless the run here names the same."""
-        try:
-            loaded = yaml.safe_load(self._small(RUN_FILE))
-            named = code_named(loaded["config"])
-        except (yaml.YAMLError, UnicodeDecodeError, LookupError, TypeError) as error:
-            raise DamagedFile(f"{RUN_FILE} there cannot be read: {error}") from error
+        named = code_named(self._document(RUN_FILE)["config"])
         said = code_named((self._folder.stored() or {}).get("config") or {})
         unsaid = {place: text for place, text in named.items() if said.get(place) != text}
         if not unsaid:
@@ -161,11 +219,11 @@ class Pull:
         )
         return False
 
-    def _small(self, path: str) -> bytes:
+    def _document(self, path: str) -> dict[str, Any]:
         parts = self._record.files[path]
-        if len(parts) != 1:
+        if len(parts) != 1 or parts[0].size > DOCUMENT_BYTES:
             raise DamagedFile(f"{path} there is not in one part, as it has to be")
-        return self._object(parts[0]).read_bytes()
+        return read_document(path, self._object(parts[0]).read_bytes())
 
     def _require_room(self, parts: list[Part]) -> None:
         size = sum(part.size for part in parts)
@@ -202,7 +260,7 @@ class Pull:
 
     def _pieces_here(self, path: str) -> Mapping[Part, _Piece]:
         local = self._folder.path / path
-        if not _grows(path) or not local.is_file():
+        if not grows(path) or not local.is_file():
             return {}
         found = {}
         for number, piece in enumerate(pieces(local, local.stat().st_size)):
@@ -224,16 +282,42 @@ class Pull:
 
     # what it is worth
 
-    def _check(self) -> None:
-        """Read every byte of what came that is a checkpoint, a segment or a model. Raises DamagedFile."""
-        root = LocalBackend(self._path(_NEW))
-        for path in filter(is_container, self._staged):
-            with CheckpointFile(root, path) as file:
-                file.verify()
-        if self._record.checkpoint in self._staged:
-            with CheckpointFile(root, self._record.checkpoint) as file:
+    def _checked_manifest(self) -> dict[str, Any]:
+        """The commit record of the checkpoint, which came or is here. Raises DamagedFile if it is not what its record says."""
+        checkpoint = self._record.checkpoint
+        with CheckpointFile(self._root_of(checkpoint), checkpoint) as file:
+            file.verify()
+            with reading(f"{checkpoint} there cannot be used"):
                 self._require_as_recorded(file.manifest)
-                self._check_segments(file)
+            return file.manifest
+
+    def _is_sound(self, path: str) -> bool:
+        try:
+            with CheckpointFile(self._backend, path) as file:
+                file.verify()
+        except (NotFound, DamagedFile):
+            return False
+        return True
+
+    def _root_of(self, path: str) -> LocalBackend:
+        return LocalBackend(self._path(_NEW)) if path in self._staged else self._backend
+
+    def _check(self) -> None:
+        """Read every byte of what came that is a segment or a model, and all documents. Raises DamagedFile."""
+        root = LocalBackend(self._path(_NEW))
+        for path in self._staged:
+            if path in DOCUMENTS:
+                self._document(path)
+            elif is_container(path) and path != self._record.checkpoint:
+                with CheckpointFile(root, path) as file:
+                    file.verify()
+        place = folder_for(self._record.checkpoint)
+        manifest = read_manifest(self._root_of(self._record.checkpoint), self._record.checkpoint)
+        with reading(f"{self._record.checkpoint} there cannot be used"):
+            for segment in segments_of(manifest):
+                if not segment.inside:
+                    with SegmentReader(self._root_of(joined(place, segment.file)), place, segment):
+                        pass
 
     def _require_as_recorded(self, manifest: Mapping[str, Any]) -> None:
         training = self._record.training
@@ -243,35 +327,68 @@ class Pull:
         if found != (training, self._record.step, self._record.sequence):
             raise DamagedFile(f"{self._record.checkpoint} is not the checkpoint that its record says it is")
 
-    def _check_segments(self, file: CheckpointFile) -> None:
-        place = folder_for(self._record.checkpoint)
-        for segment in segments_of(file.manifest):
-            if not segment.inside:
-                staged = joined(place, segment.file) in self._staged
-                with SegmentReader(file.backend if staged else self._backend, place, segment):
-                    pass
+    # what is kept
+
+    def _keep(self, others: list[str], here: History | None) -> None:
+        """Keep what was here and cannot be had from what comes, or from the remote."""
+        for path in others:
+            if self._keeping.copy_checkpoint(path):
+                self._keeping.say(path)
+        for path in self._staged:
+            if path == self._record.checkpoint:
+                is_kept = self._keeping.copy_checkpoint(path)
+            else:
+                is_kept = not self._is_superseded(path, here) and self._keeping.copy(path)
+            if is_kept:
+                self._keeping.say(path)
+
+    def _keep_branch(self, here: History | None, new: History | None) -> None:
+        """Keep all of the run: the new state belongs to another branch of it, whatever the remote may hold of this one."""
+        self._kept = self._keeping.copy_run()
+        for path in self._staged:
+            self._keeping.copy(path)
+        name, url, place = self._folder.name, self._there.remote.url, self._folder.path / self._keeping.place
+        went, reached = "have nothing in common that could be found", ""
+        if here is not None and new is not None and any("from_step" in leg for leg in here.legs):
+            went, reached = f"went apart at step {here.parting(new):,}", f" up to step {here.step:,}"
+        warn(
+            f"run {name} here and at {url} {went}: what was trained here{reached} is kept as {place}. To go on with both, copy "
+            f"that folder to {self._folder.runs_dir / 'NAME'}, which makes it a run, and sync that with --as NAME"
+        )
+
+    def _is_superseded(self, path: str, here: History | None) -> bool:
+        """Whether nothing is lost with the file here, as when the training itself had gone on here."""
+        local = self._folder.path / path
+        if not local.is_file() or path.startswith("replay/"):
+            return True
+        if is_container(path):
+            with contextlib.suppress(NotFound, DamagedFile, LookupError, TypeError, ValueError):
+                facts = read_manifest(self._backend, path)
+                is_earlier = facts["kind"] in ("best", "final") and here is not None and int(facts["step"]) <= here.step
+                # what lies there is not looked at: the training itself would have replaced it here without a copy
+                return is_earlier and self._there.has(self._known.part(path))
+            return False
+        if grows(path):
+            return _begins_with(self._path(self._staged[path]), local)
+        return self._there.holds(local.read_bytes())
 
     # how it gets its names
 
-    def _install(self) -> None:
+    def _install(self, others: list[str]) -> None:
         write_bytes_durably(self._backend, _MARKER, self._record.name().encode())
         self._rename_segments()
-        if self._was_unfinished and self._record.checkpoint not in self._staged:
-            self._put_aside_what_is_later()
-        for path, staged in self._staged.items():
-            self._give_name(path, staged)
+        if self._record.checkpoint not in self._staged:
+            self._put_aside(others)
+        for path in sorted(self._staged, key=self._rank):
+            self._give_name(path, self._staged[path])
             if path == self._record.checkpoint:
-                self._put_aside_what_is_later()
+                self._put_aside(others)
+        self._take_back_names()
         self._backend.remove(_MARKER)
 
     def _give_name(self, path: str, staged: str) -> None:
-        if path == self._record.checkpoint:
-            self._keeping.copy_checkpoint(path)
-        else:
-            self._keeping.copy(path, self._path(staged))
         make_folder_durably(self._backend, parent_of(path))
-        self._backend.replace(staged, path)
-        self._backend.sync_folder(parent_of(path))
+        rename(self._backend, staged, path)
         if is_container(path) and staged == f"{_NEW}/{path}":
             self._known.note(path, self._path(path).stat(), self._record.files[path][0])
 
@@ -290,7 +407,8 @@ class Pull:
             write_checkpoint(
                 LocalBackend(self._path(_RENAMED)), checkpoint, lambda writer: _rewritten(file, writer, renamed)
             )
-        order = {f"replay/{new}": self._staged[f"replay/{old}"] for old, new in renamed.items()}
+        self._renamed = {f"replay/{new}": f"replay/{old}" for old, new in renamed.items()}
+        order = {new: self._staged[old] for new, old in self._renamed.items()}
         rest = {path: staged for path, staged in self._staged.items() if path not in taken}
         self._staged = {**order, **rest, checkpoint: f"{_RENAMED}/{checkpoint}"}
 
@@ -304,14 +422,36 @@ class Pull:
             if not self._backend.exists(joined(place, name)) and joined(place, name) not in self._record.files
         )
 
-    def _put_aside_what_is_later(self) -> None:
-        """Checkpoints of other legs that were committed later would be resumed from instead; the last one of them goes last."""
-        for record in _own_records(self._folder):
-            if record.path != self._record.checkpoint and record.sequence >= self._record.sequence:
-                self._keeping.copy_checkpoint(record.path)
-                self._keeping.move(record.path)
+    def _take_back_names(self) -> None:
+        """Give renamed segments their own names, now that no checkpoint here needs what had them."""
+        records = own_records(self._folder)
+        needed = {name for one in records if one.path != self._record.checkpoint for name in one.segments or ()}
+        if not self._renamed or any(name_of(old) in needed for old in self._renamed.values()):
+            return
+        for new, old in self._renamed.items():
+            if not link_or_copy(self._path(new), self._path(f"{_RENAMED}/{old}")):
+                sync_file(self._path(f"{_RENAMED}/{old}"))
+            self._keeping.copy(old)
+            self._give_name(old, f"{_RENAMED}/{old}")
+        self._give_name(self._record.checkpoint, f"{_NEW}/{self._record.checkpoint}")
+        for new in self._renamed:
+            self._backend.remove(new)
+
+    def _put_aside(self, others: list[str]) -> None:
+        """Take away the checkpoints of another branch and what else belongs to it; the newest checkpoint goes last.
+
+        They would be resumed from instead, or when the new one turns out damaged.
+        """
+        for path in others:
+            self._keeping.move(path)
+        for path in self._kept:
+            is_model = is_final(path) or path.startswith("best_model/")
+            if is_model and path not in self._record.files:
+                self._keeping.move(path)
         if self._has_others_journal():
             self._keeping.move(JOURNAL)
+            if not self._kept:
+                self._keeping.say(JOURNAL)
 
     def _has_others_journal(self) -> bool:
         names = [entry.name for entry in self._backend.entries(JOURNAL)]
@@ -333,15 +473,6 @@ class _Piece:
             return file.read(self.part.size)
 
 
-def _own_records(folder: RunFolder) -> list[CheckpointRecord]:
-    """Checkpoints here whose commit records can be read, oldest first."""
-    try:
-        found = repository_of(folder).records()
-    except NotFound:
-        return []
-    return [record for record in found if record.valid is not False and not record.unreadable]
-
-
 def _rewritten(file: CheckpointFile, writer: CheckpointWriter, renamed: Mapping[str, str]) -> dict[str, Any]:
     for name in file.names():
         writer.write_member(name, file.read(name))
@@ -350,8 +481,9 @@ def _rewritten(file: CheckpointFile, writer: CheckpointWriter, renamed: Mapping[
     return {**{key: value for key, value in file.manifest.items() if key not in own}, FACT: segments}
 
 
-def _grows(path: str) -> bool:
-    return path.startswith(("logs/", "tensorboard/"))
+def _begins_with(whole: Path, beginning: Path) -> bool:
+    with whole.open("rb") as one, beginning.open("rb") as other:
+        return all(one.read(len(chunk)) == chunk for chunk in iter(lambda: other.read(_CHUNK), b""))
 
 
 def _copy(source: Path, file: Any) -> None:

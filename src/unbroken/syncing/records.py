@@ -13,24 +13,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from unbroken.config import NAME_LIMIT_BYTES
 from unbroken.errors import DamagedFile, UsageError
-from unbroken.folder import BEST_SCORE, METADATA, RUN_FILE, file_names
+from unbroken.folder import file_names
 from unbroken.store.backend import checked_path
-from unbroken.store.checkpoint_writer import new_digest
+from unbroken.store.checkpoint_writer import NewerFormat, new_digest
+from unbroken.syncing.documents import DOCUMENTS, reading
 
 FORMAT = "unbroken-run-record"
 VERSION = 1
 PART_BYTES = 256_000
 """Files that only grow are cut into parts of this size, so that only the last one travels again."""
+RECORD_BYTES = 16_000_000
+"""More than any record has: it would name terabytes of curves."""
 RUN_LOG = "logs/run.log"
-TRACKERS = "tracking/state.json"
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(
-    r"(?P<step>\d{12,})-(?P<sequence>\d{6,})-(?P<revision>\d{3,})-(?P<training>[0-9a-f]{8})-(?P<digest>[0-9a-f]{12})\.json"
+    r"(?P<step>[0-9]{12,18})-(?P<sequence>[0-9]{6,18})-(?P<revision>[0-9]{3,9})"
+    r"-(?P<training>[0-9a-f]{8})-(?P<digest>[0-9a-f]{12})\.json"
 )
 _FOLDERS = ("checkpoints", "replay", "best_model", "logs", "tensorboard")
-_DOCUMENTS = (RUN_FILE, METADATA, TRACKERS, BEST_SCORE, file_names("", "ppo_torch").final)
+_PYTORCH_FINAL = file_names("", "ppo_torch").final
+_CHECKPOINT = r"checkpoints/.+_{step}(?:_steps\.zip|\.pt)"
+# what no file system of every operating system takes in a name; lengths as for names of runs, with room for steps and numbers
+_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f:*?"<>|\ud800-\udfff]')
+_LONGEST = NAME_LIMIT_BYTES + 75
+_LARGEST_BYTES = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -175,21 +184,17 @@ class Record:
 
 
 def read_record(name: RecordName, content: bytes) -> Record:
-    """The record of this name. Raises DamagedFile with what is wrong with it."""
-    if _digest(content) != name.digest:
+    """The record of this name. Raises DamagedFile with what is wrong with it, NewerFormat if this version cannot know."""
+    if len(content) > RECORD_BYTES or _digest(content) != name.digest:
         raise DamagedFile(f"record {name.text} is damaged: its content does not fit its name")
-    try:
+    with reading(f"record {name.text} has a wrong form"):
         facts = json.loads(content)
         if facts.get("format") == FORMAT and int(facts["version"]) > VERSION:
-            raise DamagedFile(f"record {name.text} was made by a newer version: upgrade unbroken")
+            raise NewerFormat(f"record {name.text} was made by a newer version: upgrade unbroken")
         record = _record(facts)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        if isinstance(error, DamagedFile):
-            raise
-        raise DamagedFile(f"record {name.text} has a wrong form: {error}") from error
-    if record.name() != name.text or record.checkpoint not in record.files:
-        raise DamagedFile(f"record {name.text} is not what its name says")
-    return record
+        if record.name() != name.text:
+            raise DamagedFile(f"record {name.text} is not what its name says")
+        return record
 
 
 def _record(facts: Mapping[str, Any]) -> Record:
@@ -197,7 +202,7 @@ def _record(facts: Mapping[str, Any]) -> Record:
         raise ValueError(f"it is no {FORMAT}")
     first = facts["training"]
     parent = None if first["parent"] is None else (str(first["parent"][0]), int(first["parent"][1]))
-    return Record(
+    record = Record(
         Training(str(first["started"]), str(first["machine"]), int(first["pid"]), parent),
         int(facts["step"]),
         int(facts["sequence"]),
@@ -207,6 +212,25 @@ def _record(facts: Mapping[str, Any]) -> Record:
         str(facts["machine"]),
         {_allowed(path): tuple(_part(entry) for entry in parts) for path, parts in facts["files"].items()},
     )
+    _require_sound(record)
+    return record
+
+
+def _require_sound(record: Record) -> None:
+    """Raise ValueError for a checkpoint that no run would look for, and for sizes that no file of a run has."""
+    is_checkpoint = re.fullmatch(_CHECKPOINT.format(step=record.step), record.checkpoint)
+    if not is_checkpoint or record.checkpoint not in record.files:
+        raise ValueError(f"{record.checkpoint!r} is no checkpoint of step {record.step}")
+    for path, parts in record.files.items():
+        if grows(path) and any(part.size > PART_BYTES for part in parts):
+            raise ValueError(f"{path!r} has parts of more than {PART_BYTES} bytes")
+    if sum(map(size_of, record.files.values())) > _LARGEST_BYTES:
+        raise ValueError("its files would be larger than any run")
+
+
+def grows(path: str) -> bool:
+    """Whether a file only grows, so that it travels in parts: curves and logs."""
+    return path.startswith(("logs/", "tensorboard/"))
 
 
 def _part(entry: Any) -> Part:
@@ -220,9 +244,10 @@ def _allowed(path: str) -> str:
     """The path, if a file of a run may have it: nothing that is fetched gets any other name here."""
     parts = checked_path(path).split("/")
     is_file = len(parts) == 2 and parts[0] in _FOLDERS
-    is_final = len(parts) == 1 and path.endswith("_final.zip")
-    if any(part.startswith(".") for part in parts) or not (is_file or is_final or path in _DOCUMENTS):
-        raise ValueError(f"{path!r} is no file of a run")
+    is_final = len(parts) == 1 and (path.endswith("_final.zip") or path == _PYTORCH_FINAL)
+    is_name = not _FORBIDDEN.search(path) and max(len(part.encode()) for part in parts) <= _LONGEST
+    if not is_name or any(part.startswith(".") for part in parts) or not (is_file or is_final or path in DOCUMENTS):
+        raise ValueError(f"{path[:100]!r} is no file of a run")
     return path
 
 

@@ -5,21 +5,23 @@ from __future__ import annotations
 import contextlib
 import difflib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from unbroken.errors import DamagedFile, IncompatibleRun, NotFound, RunLocked, UnbrokenError
-from unbroken.folder import RunFolder
+from unbroken.errors import DamagedFile, IncompatibleRun, NotFound, RemoteError, RunLocked, UnbrokenError
+from unbroken.folder import METADATA, RunFolder
+from unbroken.importing.report import REPORT
 from unbroken.remotes.contract import Remote
-from unbroken.remotes.transfer import require_listed
+from unbroken.store.checkpoint_writer import NewerFormat
 from unbroken.store.durable import make_folder_durably, remove_leftovers, write_bytes_durably
 from unbroken.store.lock import ExclusiveLock
+from unbroken.syncing.branches import History, metadata_history
 from unbroken.syncing.lines import objects, say, warn
 from unbroken.syncing.local import IN, OUT, SYNC, Here, Known, Offer, look, make_offer
 from unbroken.syncing.pulling import Pull, forget_unfinished, is_unfinished
-from unbroken.syncing.records import Part, Record, RecordName, Training, training_of
+from unbroken.syncing.records import Record, RecordName, Training, training_of
 from unbroken.syncing.there import ROOT, There
 
 _LARGE_BYTES = 10_000_000
@@ -46,34 +48,40 @@ class Synced:
     present: int = 0
 
 
+class RemoteAhead(IncompatibleRun):
+    """Nothing may be pulled, and the remote is further than what is here, or holds another branch as its newest state."""
+
+
 class _Changed(Exception):
     """The run went on while the remote was asked: everything has to be looked at again."""
 
 
-def sync(pair: Pair) -> Synced:
+def sync(pair: Pair, *, may_pull: bool = True) -> Synced:
     """Push or pull, whatever brings both to the further state; only what is missing travels.
+
+    Without `may_pull` the run is only read, and RemoteAhead is raised where it would be replaced.
 
     Raises NotFound if there is nothing to sync on either side, IncompatibleRun if the remote holds another training under this
     name, RunLocked if the run would have to be replaced while a process trains it, DamagedFile if nothing there can be used and
     there is nothing here, StorageError without room, and what the remote raises. All of them leave the run as it was.
     """
     there = There(pair.remote, pair.name)
-    if not there.records and not pair.folder.path.is_dir():
+    if not pair.folder.path.is_dir() and not (there.records and may_pull):
         raise _nothing(pair, there)
     made = [] if pair.folder.path.is_dir() else pair.folder.prepare()
     try:
         with _alone(pair.folder):
-            return _until_settled(pair, there)
+            return _until_settled(pair, there, may_pull=may_pull)
     except UnbrokenError:
         if made:
             _take_away(pair.folder, made)
         raise
 
 
-def _until_settled(pair: Pair, there: There) -> Synced:
+def _until_settled(pair: Pair, there: There, *, may_pull: bool) -> Synced:
     while True:
         try:
-            return _Round(pair, there).carry_out()
+            return _Round(pair, there, may_pull=may_pull).carry_out()
         except _Changed:
             there = There(pair.remote, pair.name)
 
@@ -107,8 +115,9 @@ def _alone(folder: RunFolder) -> Iterator[None]:
 class _Round:
     """One comparison of both sides and what follows from it."""
 
-    def __init__(self, pair: Pair, there: There) -> None:
+    def __init__(self, pair: Pair, there: There, *, may_pull: bool) -> None:
         self._folder = pair.folder
+        self._may_pull = may_pull
         self._there = there
         self._url = pair.remote.url
         self._known = Known(pair.folder.path)
@@ -134,19 +143,30 @@ class _Round:
         return self._pushed(offer)
 
     def _pulled_beyond(self, here: tuple[int, int] | None) -> Synced | None:
-        """Pull the newest state there that can be used and is further than this; None if there is none."""
+        """Pull the newest state there that can be used and is further than this; None if there is none.
+
+        Raises NewerFormat for one that this version cannot know: what is before it may be far behind.
+        """
         for name in self._mine:
             is_open = name.point == here and is_unfinished(self._folder)
             if here is not None and name.point <= here and not is_open:
                 break
             if name in self._refused:
                 continue
-            try:
+            with self._refusing(name):
                 return self._pulled(name, self._there.record(name))
-            except DamagedFile as error:
-                self._refused.add(name)
-                warn(f"{error}; what is before it at {self._url} is used instead")
         return None
+
+    @contextlib.contextmanager
+    def _refusing(self, name: RecordName) -> Iterator[None]:
+        """Within this a record that cannot be used is noted and said."""
+        try:
+            yield
+        except NewerFormat:
+            raise
+        except DamagedFile as error:
+            self._refused.add(name)
+            warn(f"{error}; what is before it at {self._url} is used instead")
 
     def _nothing_usable(self) -> UnbrokenError:
         if self._refused:
@@ -179,6 +199,11 @@ class _Round:
         if self._here is not None:
             return self._here.training
         stored, metadata = self._folder.stored() or {}, self._folder.metadata()
+        if self._there.records and self._folder.backend.exists(REPORT) and not metadata:
+            raise IncompatibleRun(
+                f"run {self._folder.name} here is an import of files without a training, and {self._url} holds a training under "
+                f"the name {self._there.name}: 'unbroken sync NEW-NAME REMOTE --as {self._there.name}' brings that one here"
+            )
         if metadata.get("legs"):
             # its checkpoints are gone or damaged
             return training_of(metadata, stored)
@@ -192,6 +217,8 @@ class _Round:
     def _another(self, training: Training, name: RecordName) -> IncompatibleRun:
         try:
             theirs = f" ({self._there.record(name).training}, at step {name.step:,})"
+        except NewerFormat:
+            raise
         except DamagedFile:
             theirs = ""
         return IncompatibleRun(
@@ -203,6 +230,12 @@ class _Round:
     # pull
 
     def _pulled(self, name: RecordName, record: Record) -> Synced:
+        if not self._may_pull:
+            self._require_as_named(record)
+            raise RemoteAhead(
+                f"{self._url} is at step {name.step:,} of run {self._there.name}, made on {record.machine}: what is trained here "
+                "is not being saved there; --as NAME saves it under another name"
+            )
         with ExclusiveLock(self._folder.lock_path, self._folder.name):
             if _point(look(self._folder)) != _point(self._here):
                 raise _Changed
@@ -213,6 +246,12 @@ class _Round:
             f"{objects(arrived.objects, arrived.size)} travelled, {arrived.present} were here"
         )
         return Synced("pulled", name.step, arrived.objects, arrived.size, arrived.present)
+
+    def _require_as_named(self, record: Record) -> None:
+        """Raise DamagedFile where the metadata tell something else than their record."""
+        history = metadata_history(self._there.document(record, METADATA))
+        if history is None or history.step != record.step:
+            raise DamagedFile(f"record {record.name()} does not fit its metadata")
 
     # push
 
@@ -225,9 +264,35 @@ class _Round:
             return self._equal(offer.record.step)
         if any(agreeing):
             # what is here was pushed before, and somebody has changed it there
-            return self._pulled(*whole[0])
+            with self._refusing(whole[0][0]):
+                return self._pulled(*whole[0])
+        self._say_apart(offer)
         revision = 1 + max(name.revision for name in same) if same else 0
         return self._put(offer, offer.revised(revision))
+
+    def _say_apart(self, offer: Offer) -> None:
+        """Say so where the newest state there is none that this one came from: others will get the one that is pushed."""
+        found = self._newest_there() if self._mine and offer.history is not None else None
+        if found is None or offer.history is None:
+            return
+        record, theirs = found
+        if not theirs.leads_to(offer.history):
+            warn(
+                f"run {self._folder.name} here and at {self._url} went apart at step {theirs.parting(offer.history):,}: what was "
+                f"there, at step {record.step:,} from {record.machine}, is not the newest any more, and goes to archive/ on the "
+                "machine that has it when that syncs. To have both there, give one of them another name with --as NAME"
+            )
+
+    def _newest_there(self) -> tuple[Record, History] | None:
+        try:
+            record = self._there.record(self._mine[0])
+            history = metadata_history(self._there.document(record, METADATA))
+        except NewerFormat:
+            raise
+        except (DamagedFile, RemoteError):
+            # this is for a line only
+            return None
+        return None if history is None else (record, history)
 
     def _whole(self, names: list[RecordName]) -> list[tuple[RecordName, Record]]:
         found = []
@@ -238,6 +303,8 @@ class _Round:
                     found.append((name, record))
                 else:
                     warn(f"record {name.text}: objects of it were found damaged; what is here is pushed again")
+            except NewerFormat:
+                raise
             except DamagedFile as error:
                 warn(f"{error}; what is here is pushed again")
         return found
@@ -248,25 +315,20 @@ class _Round:
         return Synced("equal", step)
 
     def _put(self, offer: Offer, record: Record) -> Synced:
-        files = self._files(offer.sources)
-        size = sum(part.size for part in offer.sources)
+        count, size = len(offer.sources), sum(part.size for part in offer.sources)
         if size > _LARGE_BYTES:
-            say(f"Pushing {objects(len(files), size)} of run {self._folder.name} to {self._url}")
+            say(f"Pushing {objects(count, size)} of run {self._folder.name} to {self._url}")
         write_bytes_durably(self._folder.backend, _RECORD, record.content())
         if not self._there.records and not self._there.object_count:
             say(f"{self._url} held nothing of run {self._there.name} yet")
-        everything = {**files, self._there.record_name(record): self._folder.path / _RECORD}
-        require_listed(self._there.remote, self._there.remote.put(everything), everything)
+        self._there.put(offer.sources, (record.name(), self._folder.path / _RECORD))
         shutil.rmtree(self._folder.path / IN, ignore_errors=True)
-        present = len(record.parts()) - len(files)
+        present = len(record.parts()) - count
         say(
-            f"Pushed run {self._folder.name} at step {record.step:,} to {self._url}: {objects(len(files), size)} travelled, "
+            f"Pushed run {self._folder.name} at step {record.step:,} to {self._url}: {objects(count, size)} travelled, "
             f"{present} were there"
         )
-        return Synced("pushed", record.step, len(files), size, present)
-
-    def _files(self, sources: Mapping[Part, Path]) -> dict[str, Path]:
-        return {self._there.free_name(part): path for part, path in sources.items()}
+        return Synced("pushed", record.step, count, size, present)
 
 
 def _point(here: Here | None) -> tuple[int, int] | None:

@@ -10,15 +10,23 @@ import contextlib
 import re
 import tempfile
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from unbroken.errors import DamagedFile, NotFound, RemoteError
-from unbroken.remotes.contract import Remote
+from unbroken.errors import DamagedFile, NotFound, RemoteError, RemoteRefused, RemoteUnreachable
+from unbroken.remotes.contract import Put, Remote
+from unbroken.remotes.transfer import require_listed
 from unbroken.store.checkpoint_writer import new_digest
+from unbroken.syncing.documents import DOCUMENT_BYTES, read_document
 from unbroken.syncing.lines import warn
-from unbroken.syncing.records import Part, Record, RecordName, read_name, read_record
+from unbroken.syncing.records import RECORD_BYTES, Part, Record, RecordName, part_of, read_name, read_record
 
 ROOT = "runs/"
+# every put there uploads all of the place again, and its own index lists whatever it calls present
+_AT_ONCE = ("kaggle-dataset:",)
+# names that are tried for one object before a place counts as one that keeps nothing
+_TWINS = 4
 _OBJECT = re.compile(r"([0-9a-f]{64})(?:-[0-9]+)?")
 _CHUNK = 1 << 20
 
@@ -43,6 +51,8 @@ class There:
         self._prefix = f"{ROOT}{name}/"
         self._objects: dict[str, dict[str, int]] = defaultdict(dict)
         self._noted: set[str] = set()
+        self._occupied: set[str] = set()
+        self._oversized: set[str] = set()
         found: list[RecordName] = []
         for item in remote.items(self._prefix):
             kind, _, rest = item.name.removeprefix(self._prefix).partition("/")
@@ -50,6 +60,8 @@ class There:
             match = _OBJECT.fullmatch(rest)
             if record is not None:
                 found.append(record)
+                if item.size > RECORD_BYTES:
+                    self._oversized.add(rest)
             elif match is not None and kind == "objects":
                 self._objects[match[1]][rest] = item.size
             elif match is not None and kind == "damaged":
@@ -71,18 +83,63 @@ class There:
         whole = (part.size in self._objects.get(part.digest, {}).values() for part in record.parts())
         return sum(not is_whole for is_whole in whole)
 
-    def free_name(self, part: Part) -> str:
-        """The name under which a part that is not there whole can be put."""
-        taken = self._objects.get(part.digest, {})
-        names = (part.digest, *(f"{part.digest}-{number}" for number in range(2, len(taken) + 2)))
-        return f"{self._prefix}objects/{next(name for name in names if name not in taken)}"
+    def put(self, sources: Mapping[Part, Path], record: tuple[str, Path]) -> None:
+        """Put parts that are not there whole, and then the record, whose name is without folder.
 
-    def record_name(self, record: Record) -> str:
-        """The name of a record with its folder."""
-        return f"{self._prefix}records/{record.name()}"
+        The record is put once all parts are there: what was said to be there already is listed whole, or put under another name.
+        """
+        files = {self._free_name(part): path for part, path in sources.items()}
+        name, path = f"{self._prefix}records/{record[0]}", record[1]
+        if self.remote.url.startswith(_AT_ONCE):
+            everything = {**files, name: path}
+            require_listed(self.remote, self.remote.put(everything), everything)
+            return
+        left = dict(sources)
+        while left:
+            left = self._put_once(left)
+        require_listed(self.remote, self.remote.put({name: path}), {name: path})
+
+    def _put_once(self, sources: Mapping[Part, Path]) -> dict[Part, Path]:
+        """Put parts; returns what is still to be put, under other names."""
+        names = {self._free_name(part): part for part in sources}
+        files = {name: sources[part] for name, part in names.items()}
+        try:
+            hidden = self._hidden(self.remote.put(files), files)
+        except (RemoteUnreachable, RemoteRefused):
+            raise
+        except RemoteError as error:
+            # a folder where an object would go: whatever says so names it
+            hidden = {name for name in files if name in str(error)}
+            if not hidden:
+                raise
+            self._occupied |= hidden
+            return dict(sources)
+        self._occupied |= hidden
+        return {names[name]: files[name] for name in hidden}
+
+    def _hidden(self, put: Put, files: Mapping[str, Path]) -> set[str]:
+        """Names that are taken there by what is not the object."""
+        if not put.present:
+            return set()
+        sizes = {item.name: item.size for item in self.remote.items(f"{self._prefix}objects/")}
+        return {name for name in put.present if sizes.get(name) != files[name].stat().st_size}
+
+    def _free_name(self, part: Part) -> str:
+        """The name under which a part that is not there whole can be put. Raises RemoteError when too many are taken."""
+        taken = self._objects.get(part.digest, {})
+        names = (part.digest, *(f"{part.digest}-{number}" for number in range(2, len(taken) + _TWINS + 1)))
+        for path in (f"{self._prefix}objects/{name}" for name in names if name not in taken):
+            if path not in self._occupied:
+                return path
+        raise RemoteError(
+            f"{self.remote.url} has something else where object {part.digest[:12]} would go, or does not list it: look what is "
+            f"there in {self._prefix}objects/ and run the same command again"
+        )
 
     def record(self, name: RecordName) -> Record:
         """A record, all of whose parts are listed. Raises DamagedFile with what is wrong."""
+        if name.text in self._oversized:
+            raise DamagedFile(f"record {name.text} is larger than any record")
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "record"
             try:
@@ -94,6 +151,29 @@ class There:
         if lacking:
             raise DamagedFile(f"record {name.text}: {lacking} of its objects are missing or truncated there")
         return record
+
+    def document(self, record: Record, path: str) -> dict[str, Any]:
+        """What a document of the run holds there. Raises DamagedFile, also where the record has none."""
+        parts = record.files.get(path, ())
+        if len(parts) != 1 or parts[0].size > DOCUMENT_BYTES:
+            raise DamagedFile(f"{path} there is not in one part, as it has to be")
+        return read_document(path, self._content(parts[0]))
+
+    def holds(self, content: bytes) -> bool:
+        """Whether this content is there, which is fetched to find out."""
+        part = part_of(content)
+        if not self.has(part):
+            return False
+        try:
+            return self._content(part) == content
+        except (DamagedFile, RemoteError):
+            return False
+
+    def _content(self, part: Part) -> bytes:
+        with tempfile.TemporaryDirectory() as folder:
+            target = Path(folder) / "object"
+            self.fetch(part, target)
+            return target.read_bytes()
 
     def fetch(self, part: Part, target: Path) -> None:
         """Make `target` hold the part, going on from what an interrupted fetch left. Raises DamagedFile, with a note there."""
