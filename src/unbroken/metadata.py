@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import time
@@ -12,9 +13,14 @@ from unbroken.store.repository import CheckpointRecord
 
 
 def leg_entry(number: int, started: float, from_step: int, to_step: int) -> dict[str, Any]:
-    """One process on one machine: `started` in seconds since 1970, steps in environment steps."""
+    """One process on one machine: `started` in seconds since 1970, steps in environment steps.
+
+    `id` is the same in all entries of a leg and in no other's: two machines may carry a run on in the same second.
+    """
+    own = f"{platform.node()} {os.getpid()} {started!r}".encode("utf-8", "surrogateescape")
     return {
         "leg": number,
+        "id": hashlib.blake2b(own, digest_size=8).hexdigest(),
         "machine": platform.node(),
         "system": f"{platform.system()} {platform.machine()}",
         "pid": os.getpid(),
