@@ -13,8 +13,11 @@ already uploads nothing. The workspace holds a copy of the dataset and may be de
 Several machines. Each version's index says which version it continues. Where one was passed over, because two machines pushed at
 once, every reader reads both, and whoever pushed the later one pushes their union. Old versions stay downloadable, so nothing is
 lost if that machine is killed before; deleting old versions on the website may lose it. In conflict the earlier version wins.
+An index also says which versions could not be read when it was made, and every reader looks at these again.
 
-What is checked. After a push, that all its files are listed with their sizes; at a fetch, the size and the SHA-256 of the content.
+What is checked. What the service does not show is not taken for gone: the index and the files of the current version are looked
+for several times, and then it is an error. A content is hashed while it is sent. After a push, all its files must be listed with
+their sizes; at a fetch, the size and the SHA-256 of the content must be right.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ from unbroken.remotes.kaggle.session import Answered, Pace, Session
 from unbroken.remotes.transfer import checked_name, listed_folder, open_source, receive
 
 SCHEME = "kaggle-dataset:"
-_NAME = re.compile(r"(?P<owner>[A-Za-z0-9][A-Za-z0-9_-]*)/(?P<slug>[A-Za-z0-9][A-Za-z0-9-]{2,49})")
+_NAME = re.compile(r"(?P<owner>[A-Za-z0-9][A-Za-z0-9_-]*)/(?P<slug>[A-Za-z0-9][A-Za-z0-9-]{5,49})")
 
 
 class KaggleDatasetRemote:
@@ -56,7 +59,7 @@ class KaggleDatasetRemote:
         self._timeout = timeout
         self._pace = pace or Pace()
         self._inputs = inputs
-        self._indexes: dict[int, Index] = {}
+        self._indexes: dict[int, Index | None] = {}
         self._seen = View()
 
     def items(self, prefix: str = "") -> list[Item]:
@@ -91,12 +94,13 @@ class KaggleDatasetRemote:
         part = target.with_name(f".{target.name}.part")
         blob = self._copied_from_mount(name, part) or self._received(name, part)
         receive(target, lambda _: (blob.size, ()))
-        self._kept().link(blob, target)
+        self._kept().copy(blob, target)
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Reading]:
         with Session(self.url, self._timeout, self._pace) as session:
-            yield Reading(DatasetCalls(session, self._owner, self._slug), self._indexes)
+            known = bool(self._indexes) or self._folder.is_dir()
+            yield Reading(DatasetCalls(session, self._owner, self._slug, known=known), self._indexes)
 
     def _kept(self) -> Kept:
         return Kept(self._folder / "objects")
@@ -138,7 +142,9 @@ def _taken(kept: Kept, files: Mapping[str, Path]) -> dict[str, Blob]:
 def _owner_and_slug(url: str) -> tuple[str, str]:
     match = _NAME.fullmatch(url.removeprefix(SCHEME)) if url.startswith(SCHEME) else None
     if match is None:
+        # what stands before it may be a key
+        shown = f"{SCHEME}{url.rpartition('@')[2]}" if "@" in url else url
         raise UsageError(
-            f"{url!r} names no Kaggle dataset: write {SCHEME}OWNER/SLUG, the slug of 3 to 50 letters, digits, dashes"
+            f"{shown!r} names no Kaggle dataset: write {SCHEME}OWNER/SLUG, the slug of 6 to 50 letters, digits, dashes"
         )
     return match["owner"], match["slug"]

@@ -54,7 +54,7 @@ def files(tmp_path):
 
     def source(name, content):
         path = tmp_path / "sources" / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(random.Random(name).randbytes(content) if isinstance(content, int) else content)
         return path
 

@@ -9,6 +9,7 @@ import pytest
 
 from unbroken.errors import MissingExtra, NotFound, RemoteError, UsageError
 from unbroken.remotes.contract import Item, Put
+from unbroken.testing.kaggle.messages import as_json
 from unbroken.testing.remote_contract import RemoteContract
 
 OWNER, SLUG = "ada", "rl-cache"
@@ -46,8 +47,9 @@ class TestLayout:
         remote.put(files(a=b"a"))
         assert service.is_private(OWNER, SLUG)
 
-    def test_a_short_name_gets_a_title_that_the_service_accepts(self, machine, files, service):
-        remote = machine(url=f"kaggle-dataset:{OWNER}/{'x' * 50}")
+    @pytest.mark.parametrize("length", [6, 50])
+    def test_a_name_is_a_title_that_the_service_accepts(self, machine, files, length):
+        remote = machine(url=f"kaggle-dataset:{OWNER}/{'x' * length}")
         remote.put(files(a=b"a"))
         assert remote.items() == [Item("a", 1)]
 
@@ -165,6 +167,36 @@ class TestProcessing:
         assert remote.put(files(b=b"b")) == Put(written=("b",))
         assert [item.name for item in second.items()] == ["a", "b"]
 
+    def test_a_first_version_that_cannot_be_processed_is_followed_by_another(self, remote, second, files, service):
+        service.behaviour.mends_failures = True
+        service.fail_processing()
+        with pytest.raises(RemoteError, match="could not process"):
+            remote.put(files(a=b"a"))
+        assert second.items() == []
+        assert remote.put(files(b=b"b")) == Put(written=("b",))
+        assert second.items() == [Item("b", 1)]
+
+    def test_a_first_version_that_bars_all_others_is_said_with_the_way_out(self, remote, second, files, service):
+        service.fail_processing()
+        with pytest.raises(RemoteError, match="could not process"):
+            remote.put(files(a=b"a"))
+        for machine in (remote, second):
+            with pytest.raises(
+                RemoteError, match=r"could not process the first version.*delete the dataset"
+            ) as refusal:
+                machine.put(files(a=b"a"))
+            assert "\n" not in str(refusal.value)
+        service.remove_dataset(OWNER, SLUG)
+        assert remote.put(files(a=b"a")) == Put(written=("a",))
+
+    def test_a_version_that_shows_late_after_one_that_failed(self, remote, second, files, service):
+        remote.put(files(a=b"a"))
+        service.fail_processing()
+        with pytest.raises(RemoteError, match="could not process"):
+            remote.put(files(b=b"b"))
+        service.behaviour.hidden_seconds = 0.03
+        assert second.put(files(c=b"c")) == Put(written=("c",))
+
 
 class TestOthersFiles:
     def test_files_of_others_are_not_pushed_away(self, remote, files, service, versions):
@@ -176,10 +208,28 @@ class TestOthersFiles:
         assert list(versions()) == [1]
         assert remote.items() == [Item("a", 1)]
 
+    @pytest.mark.parametrize("times", [1, 3, 1000])
+    @pytest.mark.parametrize("status", [404, 403])
+    def test_they_are_seen_also_if_they_are_not_listed_at_once(self, remote, machine, files, service, status, times):
+        remote.put(files(a=b"a"))
+        service.replace_files(OWNER, SLUG, {"zoo.csv": b"1,2"})
+        service.fail_next("ListDatasetFiles", status, times)
+        with pytest.raises(RemoteError) as refusal:
+            machine().put(files(b=b"b"))
+        assert "\n" not in str(refusal.value)
+        assert list(service.versions(OWNER, SLUG).values()) == [{"zoo.csv": b"1,2"}]
+
+    def test_an_empty_listing_is_not_believed(self, remote, machine, files, service, versions):
+        remote.put(files(a=b"a"))
+        service.routes["datasets.DatasetApiService/ListDatasetFiles"] = lambda call: as_json({"datasetFiles": []})
+        with pytest.raises(RemoteError, match="nothing is shown of version 1: run the same command again later"):
+            machine().put(files(b=b"b"))
+        assert list(versions()) == [1]
+
     def test_a_version_made_by_hand_hides_nothing(self, remote, second, files, service, versions, fetched):
         remote.put(files(a=b"a"))
         remote.put(files(b=b"b"))
-        service.replace_files(OWNER, SLUG, {})
+        service.replace_files(OWNER, SLUG, {name: content for name, content in versions()[2].items() if name != INDEX})
         assert remote.items() == [Item("a", 1), Item("b", 1)]
         assert second.items() == [Item("a", 1)]
         assert second.put(files(c=b"c")) == Put(written=("c",))
@@ -216,6 +266,7 @@ class TestAddress:
             "kaggle-dataset:ada",
             "kaggle-dataset:ada/",
             "kaggle-dataset:ada/ab",
+            "kaggle-dataset:ada/short",
             "kaggle-dataset:ada/rl-cache/3",
             "kaggle-dataset:ada/rl cache",
             "kaggle-dataset:../rl-cache",
@@ -227,6 +278,13 @@ class TestAddress:
         with pytest.raises(UsageError, match="write kaggle-dataset:OWNER/SLUG") as refusal:
             machine(url=url)
         assert "\n" not in str(refusal.value)
+
+    @pytest.mark.parametrize("user", ["ada:THEKEY@", "ada:THE@KEY@", "ada:THE/KEY@"])
+    def test_a_key_in_the_address_is_not_shown(self, machine, user):
+        with pytest.raises(UsageError, match=f"'kaggle-dataset:{OWNER}/{SLUG}' names no Kaggle dataset") as refusal:
+            machine(url=f"kaggle-dataset:{user}{OWNER}/{SLUG}")
+        assert "KEY" not in str(refusal.value)
+        assert "THE" not in str(refusal.value)
 
     def test_a_dataset_that_was_never_pushed_has_nothing(self, remote, tmp_path):
         assert remote.items() == []

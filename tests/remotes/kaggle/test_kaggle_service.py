@@ -206,6 +206,19 @@ def test_the_first_version_bars_the_second_while_it_is_processed(call, send, ser
     assert [file["name"] for file in call("ListDatasetFiles", **about).json()["datasetFiles"]] == ["a.txt"]
 
 
+def test_files_show_late_after_the_version_is_ready(call, send, service):
+    service.behaviour.lag_seconds = float("inf")
+    about = {"ownerSlug": "ada", "datasetSlug": "rl-cache"}
+    create = {"ownerSlug": "ada", "slug": "rl-cache", "title": "rl-cache"}
+    call("CreateDataset", **create, files=[{"token": send("a.txt", b"a")}])
+    assert call("GetDatasetStatus", **about).json() == {"status": "READY"}
+    assert call("GetDataset", **about).json()["currentVersionNumber"] == 1
+    asked = {"ListDatasetFiles": 200, "DownloadDataset": 302}
+    assert [call(rpc, **about).status_code for rpc in asked] == [404, 404]
+    service.hide_version("ada", "rl-cache", 1, hidden=False)
+    assert {rpc: call(rpc, **about).status_code for rpc in asked} == asked
+
+
 def test_archives_are_unpacked_and_folders_refused(call, send, service):
     tar = io.BytesIO()
     with tarfile.open(fileobj=tar, mode="w:gz") as archive:

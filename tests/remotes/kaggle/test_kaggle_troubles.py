@@ -1,6 +1,7 @@
 """What the service, the network and other machines do wrong, and how the remote survives it or says it in one line (D5)."""
 
 import threading
+import time
 
 import pytest
 
@@ -348,6 +349,23 @@ class TestTwoMachines:
         assert second.put(files(b=b"b")) == Put(written=("b",))
         assert [item.name for item in remote.items()] == ["a", "b"]
         assert sorted(versions()) == [1, 2]
+
+    def test_two_machines_may_make_a_dataset_at_once_that_shows_late(self, remote, second, files, service, versions):
+        service.behaviour.hidden_seconds = 0.4
+        making = threading.Thread(target=remote.put, args=(files(a=b"a"),))
+        making.start()
+        while not versions():
+            time.sleep(0.005)
+        assert second.put(files(b=b"b")) == Put(written=("b",))
+        making.join()
+        assert [item.name for item in remote.items()] == ["a", "b"]
+
+    def test_a_title_that_stays_in_use_is_said(self, machine, files, service):
+        said = 'The requested title "rl-cache" is already in use by a dataset.'
+        service.next("CreateDataset", Fault(error=said), times=1000)
+        with pytest.raises(RemoteError) as refusal:
+            machine(processing=0.5).put(files(a=b"a"))
+        one_line(refusal, said)
 
     def test_nothing_is_lost_if_the_one_that_passed_over_another_dies(
         self, remote, second, machine, files, versions, fetched, monkeypatch

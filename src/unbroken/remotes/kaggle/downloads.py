@@ -97,6 +97,9 @@ def _received(session: Session, source: Source, first: int, part: Path, size: in
     except requests.RequestException as error:
         return _broken(session, error)
     except Answered as error:
+        if error.status == 404:
+            # the index says that it is there
+            return error
         # no such part: the file that is sent is another one than the one that is listed
         if error.status != 416:
             raise

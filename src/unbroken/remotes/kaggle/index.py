@@ -59,7 +59,8 @@ class Pack:
 class Index:
     """One version: the objects by name, of which `new` ones came with it, in packs.
 
-    `base` is the version that it continues, 0 for none, and `push` a random word for who made it.
+    `base` is the version that it continues, 0 for none, `gaps` are versions that could not be read when it was made, so that it
+    may lack what they hold, and `push` is a random word for who made it.
     """
 
     dataset: str
@@ -68,6 +69,7 @@ class Index:
     objects: Mapping[str, Blob]
     new: frozenset[str]
     packs: tuple[Pack, ...]
+    gaps: frozenset[int] = frozenset()
 
     def to_bytes(self) -> bytes:
         """As JSON; `from_bytes` reads it back."""
@@ -75,6 +77,7 @@ class Index:
             "format": FORMAT,
             "dataset": self.dataset,
             "base": self.base,
+            "gaps": sorted(self.gaps),
             "push": self.push,
             "objects": {name: [blob.size, blob.sha256] for name, blob in sorted(self.objects.items())},
             "new": sorted(self.new),
@@ -104,17 +107,25 @@ class Place:
 class View:
     """What there is: the newest version's objects, and those of versions that it does not continue.
 
-    `version` is 0 where there is none; `torn` says that the version alone does not hold everything.
+    `version` is the newest, 0 where there is none, and `base` the newest with an index; those between were made by hand or are
+    among the `gaps`, which cannot be read. `torn` says that `base` alone does not hold everything.
     """
 
     version: int = 0
     places: Mapping[str, Place] = field(default_factory=dict)
     push: str = ""
     torn: bool = False
+    base: int = 0
+    gaps: frozenset[int] = frozenset()
+
+    @property
+    def readable(self) -> int:
+        """The newest version whose files can be seen; 0 for none."""
+        return max({*range(self.base, self.version + 1)} - self.gaps, default=0)
 
 
 def merged(version: int, index: Index, skipped: Mapping[int, Index]) -> View:
-    """The view at a version that passed over the `skipped` ones, made since the version that it continues.
+    """The view at a version that lacks what the `skipped` ones hold: made at once with it, or not to be read by who made it.
 
     A name belongs to the earliest version that has it, so every machine sees the same content under it.
     """
@@ -124,7 +135,7 @@ def merged(version: int, index: Index, skipped: Mapping[int, Index]) -> View:
         places = {**_places(number, skipped[number], skipped[number].objects), **places}
     everything = {**_places(version, index, index.objects), **places}
     torn = any(place.version != version for place in everything.values())
-    return View(version, everything, index.push, torn)
+    return View(version, everything, index.push, torn, base=version)
 
 
 def planned(old: Iterable[Pack], wanted: Mapping[str, Blob]) -> tuple[Pack, ...]:
@@ -175,8 +186,8 @@ def _read(content: Any) -> Index:
     packed = {blob.sha256 for pack in packs.values() for blob in pack.blobs}
     if any(pack.name != name for name, pack in packs.items()) or packed != {h for h in by_hash if by_hash[h].size}:
         raise ValueError("the packs do not hold the objects")
-    base, new = int(content["base"]), frozenset(content["new"])
-    return Index(str(content["dataset"]), base, str(content["push"]), objects, new, tuple(packs.values()))
+    base, new, gaps = int(content["base"]), frozenset(content["new"]), frozenset(map(int, content.get("gaps", ())))
+    return Index(str(content["dataset"]), base, str(content["push"]), objects, new, tuple(packs.values()), gaps)
 
 
 def _blob(size: int, sha256: str) -> Blob:

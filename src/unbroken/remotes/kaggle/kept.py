@@ -60,11 +60,14 @@ class Kept:
                     return False
         return True
 
-    def link(self, blob: Blob, file: Path) -> None:
-        """Keep a file's content as a hard link, where the file system has them; otherwise it is not kept."""
-        with contextlib.suppress(OSError):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self.path(blob).hardlink_to(file)
+    def copy(self, blob: Blob, file: Path) -> None:
+        """Keep what a file of somebody else's should hold, if there is room. Not as a link: its owner may write to it."""
+        if self.path(blob).exists():
+            return
+        with contextlib.suppress(OSError), file.open("rb") as content:
+            found = self.take(content)
+            if found != blob:
+                self.path(found).unlink()
 
     def sweep(self) -> None:
         """Remove what killed processes were writing."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from unbroken.errors import RemoteError, RemoteUnreachable
+from unbroken.remotes.kaggle.dataset import Unreadable
 from unbroken.remotes.kaggle.index import INDEX_NAME, Blob, Index, Pack, Place, View, is_ours, planned
 from unbroken.remotes.kaggle.kept import Kept
 from unbroken.remotes.kaggle.reading import Reading
-from unbroken.remotes.kaggle.session import Answered, NotUnderstood
+from unbroken.remotes.kaggle.session import Answered, Forbidden, NotUnderstood
 from unbroken.remotes.kaggle.uploads import Content, OpenUploads, uploaded
 
 
@@ -86,7 +89,8 @@ class Pushing:
         self._gather(view, index)
         content = index.to_bytes()
         tokens = [self._uploaded(self._content(pack)) for pack in index.packs]
-        tokens.append(self._uploaded(Content(INDEX_NAME, index.push, [(content, len(content))])))
+        blob = Blob(hashlib.sha256(content).hexdigest(), len(content))
+        tokens.append(self._uploaded(Content(INDEX_NAME, index.push, [(content, blob)])))
         entries = opened.entries()
         opened.keep({})
         self._mine.add(index.push)
@@ -100,20 +104,33 @@ class Pushing:
         if not objection:
             return None
         failure = RemoteError(f"{self._place}: Kaggle does not take the new version: {objection}")
-        if reuses_uploads or self._calls.moves(view.version):
+        if reuses_uploads or self._others_push(view, objection):
             return failure
         raise failure
+
+    def _others_push(self, view: View, objection: str) -> bool:
+        if view.version == 0 and "already in use" in objection:
+            return self._calls.appears()
+        return self._calls.moves(view.version)
 
     def _create(self, view: View, index: Index, tokens: list[str]) -> str:
         """What the service has against it, if anything."""
         try:
-            if view.version == 0:
-                return self._calls.create(_title(self._calls.slug), tokens)
+            if view.version == 0 and not self._calls.has_failed():
+                return self._calls.create(self._calls.slug, tokens)
             return self._calls.create_version(f"{len(index.new)} new of {len(index.objects)} objects", tokens)
+        except Forbidden:
+            if view.readable == 0 and self._calls.has_failed():
+                raise self._barred() from None
+            raise
         except Answered as error:
             if not 400 <= error.status < 500 or error.status == 429:
                 raise
             return f"status {error.status}" + (f", {error.said}" if error.said else "")
+
+    def _barred(self) -> RemoteError:
+        what = f"{self._place}: Kaggle could not process the first version, and takes no other one"
+        return RemoteError(f"{what}: delete the dataset on its page at kaggle.com, then run the same command again")
 
     def _index(self, view: View) -> Index:
         new = {name: blob for name, blob in self._wanted.items() if name not in view.places}
@@ -121,7 +138,7 @@ class Pushing:
         old = dict.fromkeys(place.pack for place in view.places.values() if place.pack)
         packs = planned(old, {blob.sha256: blob for blob in objects.values()})
         dataset = f"{self._calls.owner}/{self._calls.slug}"
-        return Index(dataset, view.version, secrets.token_hex(8), objects, frozenset(new), packs)
+        return Index(dataset, view.base, secrets.token_hex(8), objects, frozenset(new), packs, view.gaps)
 
     def _gather(self, view: View, index: Index) -> None:
         """Download what the version needs and this machine has not kept."""
@@ -140,11 +157,12 @@ class Pushing:
         return uploaded(self._calls.session, self._workspace.opened, content)
 
     def _content(self, pack: Pack) -> Content:
-        files = [(self._workspace.kept.path(blob), blob.size) for blob in pack.blobs]
+        files = [(self._workspace.kept.path(blob), blob) for blob in pack.blobs]
         return Content(pack.name, pack.name, files)
 
     def _refuse_foreign_files(self, view: View) -> None:
-        foreign = sorted(name for name in self._calls.files(view.version) if not is_ours(name)) if view.version else []
+        files = self._calls.files(view.readable) if view.readable else {}
+        foreign = sorted(name for name in files if not is_ours(name))
         if foreign:
             what = f"{self._place} holds files of others, such as {foreign[0]!r}, which a new version would remove"
             raise RemoteError(f"{what}: name a dataset that is used for nothing else")
@@ -152,15 +170,16 @@ class Pushing:
     def _check(self, base: View, view: View) -> None:
         """That the files of what this machine has pushed are there."""
         for number in range(base.version + 1, view.version + 1):
-            index = self._reading.index(number)
-            if index and index.push in self._mine:
-                self._check_files(number, index)
+            with contextlib.suppress(Unreadable):
+                index = self._reading.index(number)
+                if index and index.push in self._mine:
+                    self._check_files(number, index)
 
     def _check_files(self, number: int, index: Index) -> None:
         listed: dict[str, int] = {}
         session = self._calls.session
         for failures in range(1, session.pace.attempts + 1):
-            listed = self._calls.files(number)
+            listed = self._calls.listed(number)
             if all(pack.name in listed for pack in index.packs):
                 break
             session.pause(failures)
@@ -183,8 +202,3 @@ def _is_doubtful(error: RemoteError) -> bool:
     """Whether the service may have carried out the call that failed."""
     unknown = isinstance(error, RemoteUnreachable | NotUnderstood)
     return unknown or (isinstance(error, Answered) and (error.status == 0 or error.status >= 500))
-
-
-def _title(slug: str) -> str:
-    """A title as long as the service wants it."""
-    return slug if len(slug) >= 6 else f"{slug}-unbroken"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import io
 import json
 import os
@@ -17,10 +18,11 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from unbroken.errors import RemoteError
 from unbroken.remotes.kaggle.credentials import sdk
+from unbroken.remotes.kaggle.index import Blob
 from unbroken.remotes.kaggle.session import Answered, Session
 from unbroken.store.durable import LocalBackend
 
@@ -62,6 +64,10 @@ class OpenUploads:
         entry = {"begun": time.time(), "token": upload.token, "address": upload.address}
         self.keep({**self.entries(), key: entry})
 
+    def forget(self, key: str) -> None:
+        """Do not go on with it."""
+        self.keep({other: entry for other, entry in self.entries().items() if other != key})
+
     def entries(self) -> dict[str, Any]:
         """All of them, for `keep`."""
         try:
@@ -82,20 +88,29 @@ class OpenUploads:
 
 @dataclass(frozen=True)
 class Content:
-    """What to send under a name: these files or bytes one after the other, of these sizes. One `key` means one content."""
+    """What to send under a name: these files or bytes one after the other, which hold this. One `key` means one content."""
 
     name: str
     key: str
-    files: Sequence[tuple[Path | bytes, int]]
+    files: Sequence[tuple[Path | bytes, Blob]]
 
     @property
     def size(self) -> int:
         """In bytes."""
-        return sum(size for _, size in self.files)
+        return sum(blob.size for _, blob in self.files)
 
 
 def uploaded(session: Session, opened: OpenUploads, content: Content) -> str:
-    """The token of the content, once all of it has arrived; errors as `Session.call`."""
+    """The token of the content, once all of it has arrived; errors as `Session.call`, and if the files hold something else."""
+    try:
+        return _uploaded(session, opened, content)
+    except _Changed:
+        opened.forget(content.key)
+        what = f"{session.place}: a file in the workspace changed while it was sent to Kaggle"
+        raise RemoteError(f"{what}: run the same command again") from None
+
+
+def _uploaded(session: Session, opened: OpenUploads, content: Content) -> str:
     known = opened.get(content.key)
     if known:
         with contextlib.suppress(_Gone):
@@ -110,6 +125,10 @@ def uploaded(session: Session, opened: OpenUploads, content: Content) -> str:
 
 class _Gone(Exception):
     """The storage does not know the upload any more."""
+
+
+class _Changed(Exception):
+    """A file does not hold what it should."""
 
 
 class _Sending:
@@ -193,17 +212,35 @@ class _Body:
         return self._blocks
 
 
-def _read(files: Sequence[tuple[Path | bytes, int]], position: int) -> Generator[bytes]:
-    """The bytes of the files one after the other, from a position on."""
-    for source, size in files:
-        if position >= size:
-            position -= size
+def _read(files: Sequence[tuple[Path | bytes, Blob]], position: int) -> Generator[bytes]:
+    """The bytes of the files one after the other, from a position on; _Changed before the last ones of a file that is not right."""
+    for source, blob in files:
+        if position >= blob.size:
+            position -= blob.size
             continue
-        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
-            file.seek(position)
-            position = 0
-            while block := file.read(_BLOCK):
-                yield block
+        with io.BytesIO(source) if isinstance(source, bytes) else _opened(source) as file:
+            yield from _checked(file, blob, position)
+        position = 0
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError:
+        # requests would take it for a trouble of the connection
+        raise _Changed from None
+
+
+def _checked(file: BinaryIO, blob: Blob, position: int) -> Iterator[bytes]:
+    digest, done = hashlib.sha256(), 0
+    while done < blob.size:
+        block = file.read(min(_BLOCK, blob.size - done))
+        digest.update(block)
+        done += len(block)
+        if not block or (done == blob.size and digest.hexdigest() != blob.sha256):
+            raise _Changed
+        if done > position:
+            yield block[max(0, len(block) - (done - position)) :]
 
 
 def _begun(client: Any, content: Content) -> Upload:

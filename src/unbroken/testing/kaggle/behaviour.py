@@ -13,9 +13,10 @@ ANY = "*"
 class Behaviour:
     """Traits of the service; each may be changed while it runs.
 
-    `hidden_seconds` pass until anything is seen of a new version, then `processing_seconds` until it can be read; with `math.inf`
-    that takes `KaggleService.finish_processing`.
-    `announces_early` gives a version's number while it is still being processed. `missing_status` is what calls about a dataset
+    `hidden_seconds` pass until anything is seen of a new version, then `processing_seconds` until it is ready; with `math.inf`
+    that takes `KaggleService.finish_processing`. Its files are listed and sent `lag_seconds` after that.
+    `announces_early` gives a version's number while it is still being processed. `mends_failures` is whether a dataset takes a
+    version after its first one could not be processed. `missing_status` is what calls about a dataset
     that does not exist get: 404, or 403 as for one that is private to somebody else. `page_limit` bounds the pages of listings.
     `zips_files` is when a single file is sent inside a zip: "never", "unless raw", or "always". `serves_ranges` is whether parts
     of a file can be asked for. `lists_packed_sizes` reports sizes that are not those of the files.
@@ -23,6 +24,8 @@ class Behaviour:
 
     hidden_seconds: float = 0.0
     processing_seconds: float = 0.0
+    lag_seconds: float = 0.0
+    mends_failures: bool = False
     announces_early: bool = False
     missing_status: int = 404
     page_limit: int = 200

@@ -21,12 +21,13 @@ _UNRESOLVED = "Failed to resolve the necessary information from the request."
 
 @dataclass
 class Version:
-    """One version; `shown_at` and `ready_at` in seconds of the monotonic clock."""
+    """One version; `shown_at`, `ready_at` and `served_at` in seconds of the monotonic clock."""
 
     number: int
     files: dict[str, bytes]
     shown_at: float
     ready_at: float
+    served_at: float
     notes: str = ""
     failed: bool = False
 
@@ -37,8 +38,13 @@ class Version:
 
     @property
     def ready(self) -> bool:
-        """Whether it can be listed and downloaded."""
+        """Whether it has been processed."""
         return not self.failed and time.monotonic() >= self.ready_at
+
+    @property
+    def served(self) -> bool:
+        """Whether its files can be listed and downloaded."""
+        return self.ready and time.monotonic() >= self.served_at
 
 
 @dataclass
@@ -59,7 +65,7 @@ class Dataset:
         return self.versions[max(shown)] if shown else None
 
     def current(self) -> Version | None:
-        """The newest version that can be read."""
+        """The newest version that has been processed."""
         ready = [number for number, version in self.versions.items() if version.ready]
         return self.versions[max(ready)] if ready else None
 
@@ -113,7 +119,7 @@ class Datasets:
     def _create_version(self, fields: dict[str, Any]) -> Answer:
         owner, slug = str(fields.get("ownerSlug")), str(fields.get("datasetSlug"))
         dataset = self.all.get((owner, slug))
-        if owner != self._user or (dataset is not None and dataset.current() is None):
+        if owner != self._user or (dataset is not None and self._is_barred(dataset)):
             # as for somebody else's dataset while the first version is still being processed
             raise Refusal(403, "Permission 'datasets.update' was denied")
         if dataset is None:
@@ -125,6 +131,10 @@ class Datasets:
             dataset.versions = {newest: dataset.versions[newest]}
         return _outcome(owner, slug, error)
 
+    def _is_barred(self, dataset: Dataset) -> bool:
+        failed = all(version.failed for version in dataset.versions.values())
+        return dataset.current() is None and not (failed and self._behaviour.mends_failures)
+
     def _add_version(self, dataset: Dataset, fields: dict[str, Any]) -> str:
         """What is wrong with the request, if anything."""
         if fields.get("directories"):
@@ -135,16 +145,19 @@ class Datasets:
         number, files = max(dataset.versions, default=0) + 1, unpacked(blobs)
         shown_at = time.monotonic() + self._behaviour.hidden_seconds
         ready_at = shown_at + self._behaviour.processing_seconds
+        served_at = ready_at + self._behaviour.lag_seconds
         notes = str(fields.get("versionNotes", ""))
         failed, self.failing = self.failing > 0, max(0, self.failing - 1)
-        dataset.versions[number] = Version(number, files, shown_at, ready_at, notes, failed)
+        dataset.versions[number] = Version(number, files, shown_at, ready_at, served_at, notes, failed)
         return ""
 
     def _describe(self, fields: dict[str, Any]) -> Answer:
         return as_json(self._summary(self._wanted(fields)))
 
     def _summary(self, dataset: Dataset) -> dict[str, Any]:
-        current = (self._behaviour.announces_early and dataset.newest) or self._readable(dataset, None)
+        current = (self._behaviour.announces_early and dataset.newest) or dataset.current()
+        if current is None:
+            raise Refusal(404)
         return {
             "ref": f"{dataset.owner}/{dataset.slug}",
             "title": dataset.title,
@@ -169,7 +182,7 @@ class Datasets:
         return as_json({"datasets": [self._summary(dataset) for dataset in mine if dataset.current()]})
 
     def _list_files(self, fields: dict[str, Any]) -> Answer:
-        version = self._readable(self._wanted(fields), fields.get("datasetVersionNumber"))
+        version = self._served(self._wanted(fields), fields.get("datasetVersionNumber"))
         first = int(fields.get("pageToken") or 0)
         after = first + min(int(fields.get("pageSize") or _LISTED), self._behaviour.page_limit)
         names = sorted(version.files)
@@ -181,7 +194,7 @@ class Datasets:
 
     def _download(self, fields: dict[str, Any]) -> Answer:
         dataset = self._wanted(fields)
-        version = self._readable(dataset, fields.get("datasetVersionNumber"))
+        version = self._served(dataset, fields.get("datasetVersionNumber"))
         name = fields.get("fileName")
         if name is not None and name not in version.files:
             raise Refusal(404)
@@ -211,9 +224,9 @@ class Datasets:
             raise Refusal(status, "Permission 'datasets.get' was denied" if status == 403 else "")
         return dataset
 
-    def _readable(self, dataset: Dataset, number: int | None) -> Version:
+    def _served(self, dataset: Dataset, number: int | None) -> Version:
         version = dataset.current() if number is None else dataset.versions.get(int(number))
-        if version is None or not version.ready:
+        if version is None or not version.served:
             raise Refusal(404)
         return version
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+import math
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
@@ -111,7 +112,7 @@ class KaggleService:
         with self._blobs.lock:
             for dataset in self._datasets.all.values():
                 for version in dataset.versions.values():
-                    version.shown_at = version.ready_at = 0.0
+                    version.shown_at = version.ready_at = version.served_at = 0.0
 
     def fail_processing(self, times: int = 1) -> None:
         """Let the next versions never become ready."""
@@ -131,6 +132,16 @@ class KaggleService:
         """Delete a version, as its owner can on the website."""
         with self._blobs.lock:
             del self._datasets.all[owner, slug].versions[number]
+
+    def remove_dataset(self, owner: str, slug: str) -> None:
+        """Delete a dataset, as its owner can on the website."""
+        with self._blobs.lock:
+            del self._datasets.all[owner, slug]
+
+    def hide_version(self, owner: str, slug: str, number: int, hidden: bool = True) -> None:
+        """Let a version's files be neither listed nor sent, or again."""
+        with self._blobs.lock:
+            self._datasets.all[owner, slug].versions[number].served_at = math.inf if hidden else 0.0
 
     def replace_files(self, owner: str, slug: str, files: Mapping[str, bytes]) -> None:
         """Change the files of the newest version behind everybody's back."""
