@@ -186,7 +186,8 @@ def test_a_capture_that_fails_changes_nothing_in_the_one_held_back(place):
     words += ["--save-seconds", 4]
     first = place.start(*words, seconds=0.02)
     assert first.wait_for("_0_steps.zip", 60), first.last_lines()
-    assert says(first, "no checkpoint could be captured: ")
+    # a loaded machine commits the first one before it fails at the later one
+    assert first.wait_for("no checkpoint could be captured: ", 60), first.last_lines()
     first.kill()
     last = place.finish(*words, seconds=0.001)
     assert last.resumed_at == 0
