@@ -120,7 +120,7 @@ def test_only_what_is_missing_travels(laptop, rented):
     rented.pull()
     assert rented.said[-1].startswith("Pulled 3 entries (8.")
     assert rented.pull().present == 3
-    assert rented.said[-1] == "Pulled 0 entries (0 B), 3 were there already"
+    assert rented.said[-1] == "Pulled 0 entries (0 B), 3 were here already"
     assert len(rented.moved()) == 3
 
 
@@ -139,7 +139,8 @@ def test_an_empty_place_and_an_empty_folder(laptop, rented):
     assert rented.pull().files == ()
     assert rented.push().files == ()
     assert rented.said == [
-        "Pulled 0 entries (0 B), 0 were there already",
+        f"{laptop.remote.url} holds no entries",
+        "Pulled 0 entries (0 B), 0 were here already",
         "Pushed 0 entries (0 B), 0 were there already",
     ]
 
@@ -171,7 +172,7 @@ def test_what_arrives_damaged_is_named_and_not_taken(laptop, rented, spoil):
     assert done.files == ()
     assert len(done.problems) == 2
     assert all("is not taken from folder:" in problem for problem in done.problems)
-    assert rented.said[-1] == "Pulled 0 entries (0 B), 0 were there already, 2 could not be pulled"
+    assert rented.said[-1] == "Pulled 0 entries (0 B), 0 were here already, 2 could not be pulled"
     assert rented.files() == {}
     rented.compute(0)
     rented.remote.faults = Faults()

@@ -202,3 +202,17 @@ def test_which_state_leads_to_which():
     assert state.parting(_history(300, 0, 100, 150)) == 150
     assert state.parting(_history(300, 0, 120)) == 100
     assert state.parting(_history(300, 0)) == 100
+
+
+def test_a_run_killed_before_its_first_checkpoint_is_no_branch(machine, lines):
+    """D5: there is nothing to go on with, and nobody is told to make a run of it; its log is kept all the same."""
+    machine("ahead", "ppo", 256).sync()
+    killed = machine("killed", "ppo", 128)
+    for path in killed.path.rglob("*"):
+        if path.is_file() and path.relative_to(killed.path).parts[0] not in ("run.yaml", "logs"):
+            path.unlink()
+    (killed.path / "logs" / "run.log").write_text("what was tried\n", encoding="utf-8")
+    assert killed.sync().action == "pulled"
+    assert killed.step == 256
+    assert not any("in common" in line or "went apart" in line for line in lines.warnings)
+    assert "logs/run.log" in killed.archived()

@@ -98,3 +98,13 @@ def test_the_rule_says_all_that_it_judges(tmp_path):
         rule(mode="quick"),
     ]
     assert len({digest(one) for one in (rule(), *changes)}) == len(changes) + 1
+
+
+def test_a_quick_training_is_no_longer_than_a_full_one(tmp_path):
+    text = re.search(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[1]
+    path = tmp_path / "sections.yaml"
+    path.write_text(text.replace("total_timesteps: 20000", "total_timesteps: 2000"), encoding="utf-8")
+    section = load_sections(path)["mine"]
+    for mode in ("quick", "full"):
+        (target,) = {spec.config.total_timesteps for spec in ScenarioPlan.of(section, "poles", mode, None).specs()}
+        assert target == 2000

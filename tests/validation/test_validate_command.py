@@ -294,3 +294,36 @@ def test_a_wrapper_that_learns_statistics_is_refused(place):
     said = run(place, "--out", "results", code=2)
     assert "NormalizeObservation learns statistics (obs_rms)" in said
     assert "agent.environment.normalize" in said
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("int(observation[2] > 0)", "observation.lean", "policy my_policies:Leaning: AttributeError: "),
+        ("int(observation[2] > 0)", "0.5", "CartPole-v1 with the action 0.5 of my_policies:Leaning: AssertionError: "),
+        (
+            "metric: return",
+            "metric: my_policies:late",
+            "metric my_policies:late: ZeroDivisionError: division by zero (my_policies.py, ",
+        ),
+        ("metric: return", "metric: info:late", "metric info:late: the last info has no 'late', it has nothing"),
+    ],
+)
+def test_a_mistake_of_a_policy_or_a_metric_shows_before_anything_is_trained(place, before, after, expected):
+    """C4: whose it is, and where; not after hours of training."""
+    code = POLICIES + "\ndef late(rewards, infos):\n    return 1 / 0\n"
+    (place / "my_policies.py").write_text(code.replace(before, after))
+    (place / "sections.yaml").write_text(SECTIONS.replace(before, after))
+    said = run(place, "--out", "results", code=2)
+    assert expected in said
+    assert "Training" not in said
+
+
+def test_the_only_section_of_a_file_needs_no_name(place):
+    words = [sys.executable, "-m", "unbroken", "validate", "--sections", "sections.yaml", "--scenario", "none"]
+    done = subprocess.run(words, cwd=place, capture_output=True, text=True, timeout=60, check=False)
+    assert "section mine has no scenario 'none'" in done.stderr
+    (place / "sections.yaml").write_text(SECTIONS + SECTIONS.replace("mine:", "other:"))
+    done = subprocess.run(words, cwd=place, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "name a section of sections.yaml with --section: mine, other" in done.stderr

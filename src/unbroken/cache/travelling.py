@@ -50,9 +50,10 @@ class Travelled:
         """One line for people."""
         count = len(self.files)
         problems = f", {len(self.problems)} could not be {self.verb.lower()}" if self.problems else ""
+        place = "there" if self.verb == "Pushed" else "here"
         return (
             f"{self.verb} {count} {'entry' if count == 1 else 'entries'} ({logs.human_size(self.size)}), "
-            f"{self.present} {'was' if self.present == 1 else 'were'} there already{problems}"
+            f"{self.present} {'was' if self.present == 1 else 'were'} {place} already{problems}"
         )
 
     def plain(self) -> dict[str, Any]:
@@ -107,6 +108,8 @@ def pull(folder: Path, remote: Remote, say: Say = log) -> Travelled:
             for fingerprint, objects in travel.there.items()
             if (missing := travel.missing(objects, here.get(fingerprint, [])))
         }
+        if not travel.there:
+            say(f"{remote.url} holds no entries")
         if wanted:
             say(f"Pulling {len(wanted)} of {len(travel.there)} entries from {remote.url}")
         taken = [one for missing in wanted.values() if (one := travel.take_first(missing)) is not None]

@@ -102,6 +102,10 @@ def verify(
             print_text(f"{result.word:<8} {result.file}" + (f": {result.problem}" if result.problem else ""))
         print_text(f"{len(results)} {'entry' if len(results) == 1 else 'entries'} read, {n_lost} damaged, in {folder}")
     if n_lost:
+        if not as_json:
+            print_text(
+                "What is damaged is set aside and computed again when it is asked for; 'unbroken cache pull' brings it sound"
+            )
         sys.exit(65)
 
 

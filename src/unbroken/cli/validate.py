@@ -11,7 +11,10 @@ import typer
 
 
 def validate(
-    section: Annotated[str, typer.Option(help="A section of the package (7.6) or of --sections.")] = "7.6",
+    section: Annotated[
+        str | None,
+        typer.Option(help="A section of the package or of --sections (default: the only one there, else 7.6)."),
+    ] = None,
     mode: Annotated[Literal["quick", "full"], typer.Option(help="quick proves nothing and takes minutes.")] = "quick",
     scenario: Annotated[list[str] | None, typer.Option(help="Only this scenario; may be given several times.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds of demand instead of the section's.")] = None,
@@ -31,7 +34,9 @@ def validate(
     from unbroken.cache.settings import default_cache
     from unbroken.request import runs_folder
     from unbroken.validation.running import ValidationRequest, validate
+    from unbroken.validation.sections import default_section
 
+    section = section or default_section(sections)
     report = validate(
         ValidationRequest(
             section=section,

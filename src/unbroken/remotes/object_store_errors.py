@@ -119,8 +119,9 @@ class Explainer:
         took = float(asked["time"]) if asked and asked["unit"] == "s" else 0.0
         # an upload is given longer
         within = round(took) if took > self.timeout + 1 else self.timeout
-        cause = next((f" ({cause})" for sign, cause in _CAUSES.items() if sign in text), "")
-        return RemoteUnreachable(f"{self.url}: no answer{place} within {within:g} s{cause}. Is this machine online?")
+        # a cause is told at once, without waiting
+        why = next((f" ({cause})" for sign, cause in _CAUSES.items() if sign in text), f" within {within:g} s")
+        return RemoteUnreachable(f"{self.url}: no answer{place}{why}. Is this machine online?")
 
 
 def is_missing_bucket(text: str) -> bool:

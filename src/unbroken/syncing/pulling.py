@@ -111,7 +111,11 @@ class Pull:
         new = history_of(self._checked_manifest())
         here = self._history_here()
         # the newest one here may be damaged and further
-        is_same_branch = here is None or (new is not None and (here.leads_to(new) or new.leads_to(here)))
+        is_same_branch = (
+            here is None
+            or not self._backend.entries("checkpoints")
+            or (new is not None and (here.leads_to(new) or new.leads_to(here)))
+        )
         for path in self._chosen(wanted - {checkpoint}, is_same_branch=is_same_branch):
             self._stage(path)
         self._check()

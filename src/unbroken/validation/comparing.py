@@ -69,7 +69,9 @@ class ScenarioPlan:
                 "seed": seed,
                 "environment": {"kwargs": dict(part.kwargs)} if part.kwargs else {},
             }
-            steps = {"total_timesteps": part.quick_timesteps} if quick else {}
+            full = part.agent.get("total_timesteps")
+            few = min(part.quick_timesteps, full) if isinstance(full, int) else part.quick_timesteps
+            steps = {"total_timesteps": few} if quick else {}
             specs.append(AgentSpec(self.name, merged(merged(own, part.agent), steps), part.model, apart=quick))
         return specs
 

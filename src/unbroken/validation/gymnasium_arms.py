@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +21,7 @@ from unbroken.cache.result import Result
 from unbroken.cache.result_cache import ResultCache
 from unbroken.cache.sources import file_source
 from unbroken.capture.codec import digest
-from unbroken.errors import ConfigurationError
+from unbroken.errors import ConfigurationError, UnbrokenError
 from unbroken.fingerprint import argument_files, code_sources
 from unbroken.targets import find_modules_here, make_environment, wrapped
 from unbroken.validation.agents import Agent
@@ -105,10 +108,14 @@ class GymnasiumPlayer:
             observation, info = env.reset(seed=seed)
             env.action_space.seed(seed)
             first = digest({"observation": _flat(observation)})
-            policy = self.make(env)
+            with _blaming(f"policy {self.name}"):
+                policy = self.make(env)
             rewards, infos, observations = [], [info], []
             for _ in range(self.decisions):
-                observation, reward, terminated, truncated, info = env.step(policy(observation))
+                with _blaming(f"policy {self.name}"):
+                    action = policy(observation)
+                with _blaming(f"{self.world.target} with the action {action!r} of {self.name}"):
+                    observation, reward, terminated, truncated, info = env.step(action)
                 rewards.append(float(reward))
                 observations.append(_flat(observation))
                 infos.append(info)
@@ -116,7 +123,8 @@ class GymnasiumPlayer:
                     break
         finally:
             env.close()
-        value = _value(self.metric, np.array(rewards), infos)
+        with _blaming(f"metric {self.metric}"):
+            value = _value(self.metric, np.array(rewards), infos)
         require_unchanged({**self.world.sources, **self.code}, argument_files(self.world.kwargs, self.world.wrappers))
         arrays = {
             "rewards": np.array(rewards),
@@ -124,6 +132,21 @@ class GymnasiumPlayer:
             "value": np.array(value),
         }
         return Result(arrays, facts={"first_observation": first})
+
+
+@contextlib.contextmanager
+def _blaming(what: str) -> Iterator[None]:
+    """Raise what a user's code raises as ConfigurationError that says whose it is, and where."""
+    try:
+        yield
+    except UnbrokenError:
+        raise
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        text = " ".join(str(error).split())
+        raise ConfigurationError(
+            f"{what}: {type(error).__name__}: {text} ({Path(frame.filename).name}, line {frame.lineno})"
+        ) from error
 
 
 def _flat(observation: Any) -> NDArray[Any]:
@@ -143,7 +166,7 @@ def _value(metric: str, rewards: NDArray[np.float64], infos: list[Mapping[str, A
     if kind == "info":
         if name not in infos[-1]:
             raise ConfigurationError(
-                f"metric {metric}: the last info has no {name!r}, it has {', '.join(map(str, infos[-1]))}"
+                f"metric {metric}: the last info has no {name!r}, it has {', '.join(map(str, infos[-1])) or 'nothing'}"
             )
         return float(infos[-1][name])
     return float(imported_place(metric)(rewards, infos))

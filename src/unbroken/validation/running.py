@@ -152,6 +152,7 @@ def _carried(work: _Work) -> Report:
         _say(f"Rule for {plan.name}, written before anything runs ({digest(rule)[:12]}): {describe(rule)}")
     trainer = Trainer(request.runs_dir, request.out / TRAININGS)
     with _stopping(trainer):
+        _rehearse(work)
         agents = _agents(work, trainer)
         with playing(request.cache, request.jobs, request.out / LOG) as play_all:
             comparisons = [compare(plan, kind, agents[plan.name], _told(plan, play_all)) for plan, kind in work.plans]
@@ -163,6 +164,14 @@ def _carried(work: _Work) -> Report:
         raise UntrustworthyComparison("\n".join(f"{name}: {why}" for name, why in report.refused.items()))
     write_json_durably(LocalBackend(request.out), STATE, {**work.plain(), "complete": True})
     return report
+
+
+def _rehearse(work: _Work) -> None:
+    """Play the first episode of every baseline: what is wrong with a policy or a metric shows before hours of training."""
+    with playing(work.request.cache, 1, work.request.out / LOG) as play_all:
+        for plan, kind in work.plans:
+            names = dict.fromkeys((plan.part.baseline, *plan.part.others))
+            play_all([(kind.baseline(name), plan.seeds[0]) for name in names])
 
 
 def _told(plan: ScenarioPlan, play_all: PlayAll) -> PlayAll:

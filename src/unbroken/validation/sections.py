@@ -109,6 +109,16 @@ def load_sections(path: Path | None = None) -> dict[str, Section]:
     return sections
 
 
+def default_section(path: Path | None) -> str:
+    """The section that is meant where none is named: the only one of the user's file, else 7.6. Raises as `load_sections`."""
+    if path is None:
+        return "7.6"
+    own = [name for name, section in load_sections(path).items() if section != load_sections().get(name)]
+    if len(own) != 1:
+        raise UsageError(f"name a section of {path} with --section: {', '.join(own) or 'it has none'}")
+    return own[0]
+
+
 def chosen_section(sections: dict[str, Section], name: str, scenarios: list[str]) -> Section:
     """A section with the scenarios that were asked for, all of them where none was. Raises UsageError with the nearest name."""
     if name not in sections:
