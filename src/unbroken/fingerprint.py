@@ -131,13 +131,21 @@ def _existing(text: str) -> Path | None:
 
 
 def _folder(path: Path, place: str) -> dict[str, str]:
-    files = list(itertools.islice((file for file in path.rglob("*") if file.is_file()), _MOST_FILES + 1))
+    here = Path.cwd()
+    if path.resolve() in (here, *here.parents):
+        # no folder of data: it holds what runs here write, and a text such as "/" may mean something else
+        return {}
+    try:
+        files = list(itertools.islice((file for file in path.rglob("*") if file.is_file()), _MOST_FILES + 1))
+        found = {f"file of {place}: {file.relative_to(path).as_posix()}": data_digest(file) for file in sorted(files)}
+    except OSError as error:
+        raise ConfigurationError(f"{place} names the folder {path}, which cannot be read: {error}") from error
     if len(files) > _MOST_FILES:
         raise ConfigurationError(
             f"{place} names the folder {path} of more than {_MOST_FILES:,} files, and all of them would be part of a result's key: "
             "name a folder of fewer, or a file"
         )
-    return {f"file of {place}: {file.relative_to(path).as_posix()}": data_digest(file) for file in sorted(files)}
+    return found
 
 
 def code_sources(module: str) -> dict[str, str]:

@@ -1,12 +1,13 @@
 """What an environment of a user's is made of: its modules, and the code and files that its arguments name (D1, D3)."""
 
+import hashlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from unbroken.cache.sources import data_digest
+from unbroken.cache.sources import data_digest, text_digest
 from unbroken.errors import ConfigurationError
 from unbroken.fingerprint import argument_files, environment_sources
 
@@ -113,6 +114,12 @@ def test_a_new_file_in_a_folder_counts_and_too_many_are_refused(here, monkeypatc
         argument_files({"data": "folder"})
 
 
+def test_the_folder_of_the_work_is_no_data(here):
+    """It holds what runs write, and a separator is no folder."""
+    for value in (".", "/", "~", "..", str(here)):
+        assert argument_files({"sep": value}) == {}
+
+
 def test_values_that_only_look_like_names_are_none(here):
     for value in ("", "human", "gpu:zero", "12:30", "~nobody-of-that-name/x", "a\0b", "x" * 5000, 3, None, True):
         assert environment_sources("CartPole-v1", {"value": value}) == environment_sources("CartPole-v1", {})
@@ -133,3 +140,25 @@ def test_data_is_no_text(tmp_path):
         (tmp_path / "bytes").write_bytes(bytes([value, 200]))
         digests.add(data_digest(tmp_path / "bytes"))
     assert len(digests) == 4
+
+
+def test_large_text_is_read_in_parts(tmp_path, monkeypatch):
+    """Line ends and letters that lie across two parts; the same as in one."""
+    text = "é\r\n" * 50 + "\r" + "end\r"
+    monkeypatch.setattr("unbroken.cache.sources._CHUNK", 3)
+    (tmp_path / "text").write_bytes(text.encode())
+    assert data_digest(tmp_path / "text") == text_digest(text.encode())
+    (tmp_path / "cut").write_bytes(text.encode() + "é".encode()[:1])
+    assert (
+        data_digest(tmp_path / "cut") == hashlib.blake2b(text.encode() + "é".encode()[:1], digest_size=16).hexdigest()
+    )
+
+
+def test_a_file_is_read_again_only_when_it_has_changed(tmp_path, monkeypatch):
+    path = tmp_path / "data"
+    path.write_bytes(b"1")
+    first = data_digest(path)
+    opened = []
+    monkeypatch.setattr(type(path), "open", lambda *arguments: opened.append(1))
+    assert data_digest(path) == first
+    assert not opened

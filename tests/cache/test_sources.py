@@ -387,6 +387,11 @@ def digest():
 
 print(*(digest() for _ in range(2)))
 time.sleep(0.05)
+os.chmod(path, 0o600)
+if hasattr(os, "link"):
+    os.link(path, path + ".backup")
+print(digest())
+time.sleep(0.05)
 shutil.copy2(sys.argv[2], path) if sys.argv[2] else open(path, "a").write("y = 2")
 print(*(digest() for _ in range(2)))
 os.utime(path, (time.time() + 3600,) * 2)
@@ -403,9 +408,12 @@ def test_a_file_that_changed_while_the_process_runs_is_never_a_hit(tmp_path, way
         path.write_text(text, encoding="utf-8")
         os.utime(path, (1, 1))
     time.sleep(0.05)
-    before, changed, of_another_clock = process(LIVE, tmp_path, other if way.startswith("copied") else "")[-3:]
+    before, touched, changed, of_another_clock = process(
+        LIVE, tmp_path, other if way.startswith("copied") else "", PYTHONDONTWRITEBYTECODE=""
+    )[-4:]
     first, second = before.split()
     assert first == second == sources.text_digest(b"x = 1\n")
+    assert touched == first, "other rights and another name are no other content"
     assert changed.startswith("changed ")
     assert len({*changed.split()}) == 3, "never the same twice"
     assert not of_another_clock.startswith("changed"), "the file system's clock is another"

@@ -172,6 +172,9 @@ def test_a_mount_point_of_this_machines_table_with_nothing_mounted(tmp_path, fil
     with pytest.raises(RemoteUnreachable, match=r"nothing is mounted at .*my drive"):
         FolderRemote("folder:x", drive / "runs").put(files({"a": b"a"}))
     assert not list(drive.iterdir())
+    (drive / "something").touch()
+    assert FolderRemote("folder:x", drive / "runs").items() == []
+    (drive / "something").unlink()
     monkeypatch.setattr(os.path, "ismount", lambda path: path == drive)
     assert FolderRemote("folder:x", drive / "runs").put(files({"a": b"a"})).written == ("a",)
 

@@ -330,3 +330,19 @@ def test_the_only_section_of_a_file_needs_no_name(place):
     done = subprocess.run(words, cwd=place, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "name a section of sections.yaml with --section: mine, other" in done.stderr
+
+
+def test_an_environment_that_holds_a_table_is_no_wrapper_with_statistics():
+    """C4: tables have means and variances too, and an environment may point back at itself."""
+    import gymnasium
+
+    from unbroken.validation.gymnasium_kind import _require_forgetting
+
+    class Table:
+        mean = var = count = update = lambda self: None
+
+    class World(gymnasium.Env):
+        def __init__(self):
+            self.env, self.prices = self, Table()
+
+    _require_forgetting(gymnasium.wrappers.TimeLimit(World(), 5))

@@ -6,12 +6,15 @@ Newlines are normalised, so that a checkout with Windows line ends has the same 
 from __future__ import annotations
 
 import ast
+import codecs
 import contextlib
 import functools
 import hashlib
 import importlib
 import importlib.util
 import logging
+import os
+import struct
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +25,7 @@ from uuid import uuid4
 from unbroken import logs
 
 _FRONT = "unbroken"
+_CHUNK = 1 << 20
 # a file of names and the version, and one of exceptions: nothing is computed of them; a test holds them to that
 _NEUTRAL = frozenset({_FRONT, "unbroken.errors"})
 # of statements, where further ones stand
@@ -39,13 +43,34 @@ def text_digest(content: bytes) -> str:
 
 
 def data_digest(path: Path) -> str:
-    """Hash of a file of data: of text as `text_digest`, of anything else as it is."""
-    content = path.read_bytes()
+    """Hash of a file of data: of text as `text_digest`, of anything else as it is. Read again only when it has changed."""
+    facts = path.stat()
+    return _data_digest(path.absolute(), (facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns))
+
+
+@functools.lru_cache(maxsize=100_000)
+def _data_digest(path: Path, facts: tuple[int, ...]) -> str:
+    as_it_is, as_text = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
+    letters, is_text, held = codecs.getincrementaldecoder("utf-8")(), True, b""
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            as_it_is.update(chunk)
+            if is_text:
+                is_text = b"\0" not in chunk and _decodes(letters, chunk)
+                # a line end may lie across two chunks
+                whole = held + chunk
+                held = b"\r" if whole.endswith(b"\r") else b""
+                as_text.update(with_plain_newlines(whole[: len(whole) - len(held)]))
+    as_text.update(with_plain_newlines(held))
+    return as_text.hexdigest() if is_text and _decodes(letters, b"", final=True) else as_it_is.hexdigest()
+
+
+def _decodes(letters: codecs.IncrementalDecoder, chunk: bytes, *, final: bool = False) -> bool:
     try:
-        is_text = b"\0" not in content and content.decode("utf-8") is not None
+        letters.decode(chunk, final)
     except UnicodeDecodeError:
-        is_text = False
-    return text_digest(content) if is_text else hashlib.blake2b(content, digest_size=16).hexdigest()
+        return False
+    return True
 
 
 def module_sources(*roots: str) -> dict[str, str]:
@@ -293,15 +318,34 @@ def _name_in_package(module: str, path: Path) -> str:
 
 
 def _digest(module: str, path: Path) -> str:
-    # copies keep the time of their content, and only the system sets that of the change; one in the future says nothing
-    changed = max(path.stat().st_mtime, path.stat().st_ctime)
-    if module in sys.modules and _begun() < changed <= time.time():
+    if module in sys.modules and _has_changed(path):
         logs.LOGGER.warning(
             "[CACHE] WARNING: %s has changed since this process imported it: its results are kept for no other; start again",
             path,
         )
         return f"changed {uuid4().hex}"
     return text_digest(path.read_bytes())
+
+
+def _has_changed(path: Path) -> bool:
+    """Whether a file may be another one than what was imported. A time in the future is that of another clock and says nothing."""
+    facts = path.stat()
+    if _begun() < facts.st_mtime <= time.time():
+        return True
+    # copies keep the time of their content, and only the system sets this one, for new names and rights too
+    return _begun() < facts.st_ctime <= time.time() and not _was_compiled_before(path, facts)
+
+
+def _was_compiled_before(path: Path, facts: os.stat_result) -> bool:
+    """Whether bytecode of a source with the same time and size was written before the file's last change of any kind."""
+    try:
+        compiled = Path(importlib.util.cache_from_source(str(path)))
+        with compiled.open("rb") as file:
+            flags, mtime, size = struct.unpack("<4x3I", file.read(16))
+        is_same = (mtime, size) == (int(facts.st_mtime) & 0xFFFFFFFF, facts.st_size & 0xFFFFFFFF)
+        return flags == 0 and is_same and compiled.stat().st_mtime <= facts.st_ctime
+    except (OSError, NotImplementedError, struct.error):
+        return False
 
 
 def _begun() -> float:

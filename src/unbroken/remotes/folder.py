@@ -160,9 +160,21 @@ def _unmounted(path: Path) -> Path | None:
     except OSError:
         return None
     fields = [line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    points = [Path(field[1].replace("\\040", " ")) for field in fields if len(field) > 1 and field[1] != "/"]
+    points = [
+        Path(field[1].replace("\\040", " "))
+        for field in fields
+        if len(field) > 3 and field[1] != "/" and "bind" not in field[3].split(",")
+    ]
     above = {path, *path.parents}
-    return next((point for point in points if point in above and not os.path.ismount(point)), None)
+    return next((point for point in points if point in above and _is_bare(point)), None)
+
+
+def _is_bare(point: Path) -> bool:
+    """Whether nothing is mounted there and nothing lies there: what a link or another mount shows is no bare mount point."""
+    try:
+        return not os.path.ismount(point.resolve()) and not any(point.iterdir())
+    except OSError:
+        return False
 
 
 def _checked(name: str) -> str:

@@ -16,7 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from unbroken.errors import MissingExtra, NotFound, RemoteError, RemoteUnreachable, UnbrokenError, UsageError
+from unbroken.errors import (
+    MissingExtra,
+    NotFound,
+    RemoteError,
+    RemoteRefused,
+    RemoteUnreachable,
+    UnbrokenError,
+    UsageError,
+)
 from unbroken.remotes.addresses import without_secrets
 from unbroken.remotes.contract import TIMEOUT, Item, Put
 from unbroken.remotes.interruptible import waited_for
@@ -179,8 +187,9 @@ class ObjectStoreRemote:
             empty = empty and not metas
             yield from metas
         if empty:
-            # a page of something else is read as an empty list
-            self._has(f"{_ASIDE}/none-{secrets.token_hex(8)}")
+            # a page of something else is read as an empty list; a store may forbid to ask for what it does not have
+            with contextlib.suppress(RemoteRefused):
+                self._has(f"{_ASIDE}/none-{secrets.token_hex(8)}")
 
     def _is_object(self, name: str, size: int) -> bool:
         if not is_name(name) or name.startswith(f"{_ASIDE}/"):

@@ -79,11 +79,14 @@ class GymnasiumKind:
 
 def _require_forgetting(env: Any) -> None:
     """Raise ConfigurationError for a wrapper with running statistics: no model has them, and a judged episode would begin anew."""
-    while env is not None:
-        for name, value in getattr(env, "__dict__", {}).items():
-            if all(hasattr(value, one) for one in ("mean", "var", "count", "update")):
+    from gymnasium import Wrapper
+
+    while isinstance(env, Wrapper):
+        for name, value in vars(env).items():
+            # Gymnasium's and Stable-Baselines3's are two classes of that name
+            if type(value).__name__ == "RunningMeanStd":
                 raise ConfigurationError(
                     f"wrapper {type(env).__name__} learns statistics ({name}) that no model for use has, and judged episodes would "
                     "begin without them; normalise by agent.environment.normalize instead"
                 )
-        env = getattr(env, "env", None)
+        env = env.env
