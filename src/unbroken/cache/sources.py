@@ -329,11 +329,11 @@ def _digest(module: str, path: Path) -> str:
 
 def _has_changed(path: Path) -> bool:
     """Whether a file may be another one than what was imported. A time in the future is that of another clock and says nothing."""
-    facts = path.stat()
-    if _begun() < facts.st_mtime <= time.time():
-        return True
-    # copies keep the time of their content, and only the system sets this one, for new names and rights too
-    return _begun() < facts.st_ctime <= time.time() and not _was_compiled_before(path, facts)
+    facts, now = path.stat(), time.time()
+    if facts.st_mtime > now:
+        return False
+    # copies keep the time of their content, and only the system sets the other one, for new names and rights too
+    return _begun() < facts.st_mtime or (_begun() < facts.st_ctime <= now and not _was_compiled_before(path, facts))
 
 
 def _was_compiled_before(path: Path, facts: os.stat_result) -> bool:
