@@ -13,8 +13,8 @@ import hashlib
 import importlib
 import importlib.util
 import logging
+import marshal
 import os
-import struct
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -337,14 +337,18 @@ def _has_changed(path: Path) -> bool:
 
 
 def _was_compiled_before(path: Path, facts: os.stat_result) -> bool:
-    """Whether bytecode of a source with the same time and size was written before the file's last change of any kind."""
+    """Whether the bytecode beside a source is of the source as it is, and was written before the file's last change of any kind.
+
+    What was imported then is what is there: other rights, another name, a backup by links are no other content.
+    """
     try:
         compiled = Path(importlib.util.cache_from_source(str(path)))
-        with compiled.open("rb") as file:
-            flags, mtime, size = struct.unpack("<4x3I", file.read(16))
-        is_same = (mtime, size) == (int(facts.st_mtime) & 0xFFFFFFFF, facts.st_size & 0xFFFFFFFF)
-        return flags == 0 and is_same and compiled.stat().st_mtime <= facts.st_ctime
-    except (OSError, NotImplementedError, struct.error):
+        content = compiled.read_bytes()
+        is_older = compiled.stat().st_mtime <= facts.st_ctime
+        return is_older and marshal.loads(content[16:]) == compile(
+            path.read_bytes(), str(path), "exec", dont_inherit=True
+        )
+    except (OSError, NotImplementedError, ValueError, EOFError, TypeError, SyntaxError):
         return False
 
 
