@@ -336,6 +336,7 @@ def test_an_environment_that_holds_a_table_is_no_wrapper_with_statistics():
     """C4: tables have means and variances too, and an environment may point back at itself."""
     import gymnasium
 
+    from unbroken.errors import ConfigurationError
     from unbroken.validation.gymnasium_kind import _require_forgetting
 
     class Table:
@@ -345,4 +346,8 @@ def test_an_environment_that_holds_a_table_is_no_wrapper_with_statistics():
         def __init__(self):
             self.env, self.prices = self, Table()
 
-    _require_forgetting(gymnasium.wrappers.TimeLimit(World(), 5))
+    env = gymnasium.wrappers.TimeLimit(World(), 5)
+    assert _require_forgetting(env) is None
+    env.observation_space = gymnasium.spaces.Box(-1.0, 1.0)
+    with pytest.raises(ConfigurationError, match="NormalizeObservation learns statistics"):
+        _require_forgetting(gymnasium.wrappers.NormalizeObservation(env))

@@ -47,6 +47,11 @@ class Remote(Protocol):
         """What the user typed, without secrets."""
         ...
 
+    @property
+    def sends_all(self) -> bool:
+        """Whether every `put` uploads all of the place again, so that one `put` of everything is better than two."""
+        ...
+
     def items(self, prefix: str = "") -> list[Item]:
         """The complete objects whose names begin with `prefix`, sorted by name. A place that does not exist yet holds none."""
         ...

@@ -42,6 +42,8 @@ class FolderRemote:
     writers left is never listed; its files are removed by a `put` into the same folder a day later.
     """
 
+    sends_all = False
+
     def __init__(self, url: str, path: Path) -> None:
         self.url = url
         self._path = Path(path)

@@ -50,6 +50,8 @@ class KaggleDatasetRemote:
     there, and it is all that is seen where there is no network, no login or no client.
     """
 
+    sends_all = True
+
     def __init__(
         self, url: str, workspace: Path, timeout: float = TIMEOUT, *, pace: Pace | None = None, inputs: Path = INPUTS
     ) -> None:

@@ -57,6 +57,8 @@ class ObjectStoreRemote:
     ended are for the bucket's own rule on incomplete uploads.
     """
 
+    sends_all = False
+
     def __init__(self, url: str, *, timeout: float = TIMEOUT) -> None:
         """Nothing is asked of the network yet. Raises MissingExtra without obstore, UsageError for an address of another form,
         and RemoteRefused where the environment lacks credentials."""

@@ -41,17 +41,25 @@ def open_source(name: str, source: Path) -> BinaryIO:
     return source.open("rb")
 
 
-def require_listed(remote: Remote, put: Put, files: Mapping[str, Path] | None = None) -> None:
-    """Raise RemoteError unless the place lists all that it had already, with `files` in the size that these have here.
+def not_listed(remote: Remote, put: Put, files: Mapping[str, Path] | None = None) -> dict[str, str]:
+    """Of what the place says it had already, by name why it is not there: it is not listed, or with `files` in another size.
 
     For who expected none of the names there: the only good reason is another machine that has put them meanwhile.
     """
     folders = sorted({listed_folder(name) for name in put.present})
     sizes = {item.name: item.size for folder in folders for item in remote.items(f"{folder}/" if folder else "")}
-    for name in put.present:
-        if name not in sizes or (files is not None and sizes[name] != files[name].stat().st_size):
-            there = "does not list it" if name not in sizes else "has something else under that name"
-            raise RemoteError(f"{remote.url} said that {name} is there and {there}: run the same command again")
+    absent = {name: "does not list it" for name in put.present if name not in sizes}
+    sized = {name: path.stat().st_size for name, path in (files or {}).items() if name in put.present}
+    other = {
+        name: "has something else under that name" for name, size in sized.items() if sizes.get(name, size) != size
+    }
+    return absent | other
+
+
+def require_listed(remote: Remote, put: Put, files: Mapping[str, Path] | None = None) -> None:
+    """Raise RemoteError for the first that is `not_listed`."""
+    for name, why in not_listed(remote, put, files).items():
+        raise RemoteError(f"{remote.url} said that {name} is there and {why}: run the same command again")
 
 
 def receive(target: Path, open_at: OpenAt) -> None:

@@ -23,7 +23,7 @@ from unbroken.store.checkpoint_file import CheckpointFile, CheckpointWriter, rea
 from unbroken.store.durable import LocalBackend, make_folder_durably, sync_content, write_bytes_durably
 from unbroken.store.segments import FACT, Segment, SegmentReader, folder_for, segments_of
 from unbroken.syncing.branches import History, State, history_of, metadata_history, own_records, states_here
-from unbroken.syncing.documents import DOCUMENT_BYTES, DOCUMENTS, TRACKERS, read_document, reading
+from unbroken.syncing.documents import DOCUMENTS, TRACKERS, read_document, reading
 from unbroken.syncing.keeping import Keeping
 from unbroken.syncing.lines import objects, say, warn
 from unbroken.syncing.local import (
@@ -224,10 +224,7 @@ class Pull:
         return False
 
     def _document(self, path: str) -> dict[str, Any]:
-        parts = self._record.files[path]
-        if len(parts) != 1 or parts[0].size > DOCUMENT_BYTES:
-            raise DamagedFile(f"{path} there is not in one part, as it has to be")
-        return read_document(path, self._object(parts[0]).read_bytes())
+        return read_document(path, self._object(self._record.document_part(path)).read_bytes())
 
     def _require_room(self, parts: list[Part]) -> None:
         size = sum(part.size for part in parts)

@@ -18,7 +18,7 @@ from unbroken.errors import DamagedFile, UsageError
 from unbroken.folder import file_names
 from unbroken.store.backend import checked_path
 from unbroken.store.checkpoint_writer import NewerFormat, new_digest
-from unbroken.syncing.documents import DOCUMENTS, reading
+from unbroken.syncing.documents import DOCUMENT_BYTES, DOCUMENTS, reading
 
 FORMAT = "unbroken-run-record"
 VERSION = 1
@@ -159,6 +159,13 @@ class Record:
     def parts(self) -> set[Part]:
         """Everything that has to be at the remote."""
         return {part for parts in self.files.values() for part in parts}
+
+    def document_part(self, path: str) -> Part:
+        """The only part of a small document. Raises DamagedFile where it has none, or one that is too large."""
+        parts = self.files.get(path, ())
+        if len(parts) != 1 or parts[0].size > DOCUMENT_BYTES:
+            raise DamagedFile(f"{path} there is not in one part, as it has to be")
+        return parts[0]
 
     def content(self) -> bytes:
         """The record as it travels; equal records have equal bytes."""

@@ -15,16 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from unbroken.errors import DamagedFile, NotFound, RemoteError, RemoteRefused, RemoteUnreachable
-from unbroken.remotes.contract import Put, Remote
-from unbroken.remotes.transfer import require_listed
+from unbroken.remotes.contract import Remote
+from unbroken.remotes.transfer import not_listed, require_listed
 from unbroken.store.checkpoint_writer import new_digest
-from unbroken.syncing.documents import DOCUMENT_BYTES, read_document
+from unbroken.syncing.documents import read_document
 from unbroken.syncing.lines import warn
 from unbroken.syncing.records import RECORD_BYTES, Part, Record, RecordName, part_of, read_name, read_record
 
 ROOT = "runs/"
-# every put there uploads all of the place again, and its own index lists whatever it calls present
-_AT_ONCE = ("kaggle-dataset:",)
 # names that are tried for one object before a place counts as one that keeps nothing
 _TWINS = 4
 _OBJECT = re.compile(r"([0-9a-f]{64})(?:-[0-9]+)?")
@@ -90,7 +88,7 @@ class There:
         """
         files = {self._free_name(part): path for part, path in sources.items()}
         name, path = f"{self._prefix}records/{record[0]}", record[1]
-        if self.remote.url.startswith(_AT_ONCE):
+        if self.remote.sends_all:
             everything = {**files, name: path}
             require_listed(self.remote, self.remote.put(everything), everything)
             return
@@ -104,7 +102,7 @@ class There:
         names = {self._free_name(part): part for part in sources}
         files = {name: sources[part] for name, part in names.items()}
         try:
-            hidden = self._hidden(self.remote.put(files), files)
+            hidden = set(not_listed(self.remote, self.remote.put(files), files))
         except (RemoteUnreachable, RemoteRefused):
             raise
         except RemoteError as error:
@@ -116,13 +114,6 @@ class There:
             return dict(sources)
         self._occupied |= hidden
         return {names[name]: files[name] for name in hidden}
-
-    def _hidden(self, put: Put, files: Mapping[str, Path]) -> set[str]:
-        """Names that are taken there by what is not the object."""
-        if not put.present:
-            return set()
-        sizes = {item.name: item.size for item in self.remote.items(f"{self._prefix}objects/")}
-        return {name for name in put.present if sizes.get(name) != files[name].stat().st_size}
 
     def _free_name(self, part: Part) -> str:
         """The name under which a part that is not there whole can be put. Raises RemoteError when too many are taken."""
@@ -154,10 +145,7 @@ class There:
 
     def document(self, record: Record, path: str) -> dict[str, Any]:
         """What a document of the run holds there. Raises DamagedFile, also where the record has none."""
-        parts = record.files.get(path, ())
-        if len(parts) != 1 or parts[0].size > DOCUMENT_BYTES:
-            raise DamagedFile(f"{path} there is not in one part, as it has to be")
-        return read_document(path, self._content(parts[0]))
+        return read_document(path, self._content(record.document_part(path)))
 
     def holds(self, content: bytes) -> bool:
         """Whether this content is there, which is fetched to find out."""

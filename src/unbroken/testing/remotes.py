@@ -64,6 +64,11 @@ class FaultyRemote:
         """That of the inner remote."""
         return self.remote.url
 
+    @property
+    def sends_all(self) -> bool:
+        """As the inner remote's."""
+        return self.remote.sends_all
+
     def items(self, prefix: str = "") -> list[Item]:
         """As `Remote.items`."""
         self._count("items", prefix)

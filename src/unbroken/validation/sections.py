@@ -99,24 +99,17 @@ def load_sections(path: Path | None = None) -> dict[str, Section]:
     """Sections by name: the package's, and over them those of a file. Raises NotFound and ConfigurationError."""
     own = (resources.files("unbroken.validation") / "sections.yaml").read_text(encoding="utf-8")
     sections = _parsed(own, "sections.yaml")
-    if path is not None:
-        try:
-            sections |= _parsed(path.read_text(encoding="utf-8"), str(path))
-        except FileNotFoundError:
-            raise NotFound(f"there is no file of sections {path}") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"{path} cannot be read: {error}") from error
-    return sections
+    return sections if path is None else sections | _of_file(path)
 
 
 def default_section(path: Path | None) -> str:
     """The section that is meant where none is named: the only one of the user's file, else 7.6. Raises as `load_sections`."""
     if path is None:
         return "7.6"
-    own = [name for name, section in load_sections(path).items() if section != load_sections().get(name)]
+    own = _of_file(path)
     if len(own) != 1:
         raise UsageError(f"name a section of {path} with --section: {', '.join(own) or 'it has none'}")
-    return own[0]
+    return next(iter(own))
 
 
 def chosen_section(sections: dict[str, Section], name: str, scenarios: list[str]) -> Section:
@@ -129,6 +122,15 @@ def chosen_section(sections: dict[str, Section], name: str, scenarios: list[str]
             raise UsageError(f"section {name} has no scenario {scenario!r}{_near(scenario, section.scenarios)}")
     kept = {key: part for key, part in section.scenarios.items() if not scenarios or key in scenarios}
     return section.model_copy(update={"scenarios": kept})
+
+
+def _of_file(path: Path) -> dict[str, Section]:
+    try:
+        return _parsed(path.read_text(encoding="utf-8"), str(path))
+    except FileNotFoundError:
+        raise NotFound(f"there is no file of sections {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from error
 
 
 def _near(name: str, known: Any) -> str:

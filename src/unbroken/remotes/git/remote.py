@@ -50,6 +50,8 @@ class GitRemote:
     where it is needed, is not installed.
     """
 
+    sends_all = False
+
     def __init__(self, url: str, workspace: Path, lfs: bool = False, timeout: float = TIMEOUT) -> None:
         self._address = parse_address(url)
         self._lfs = lfs
